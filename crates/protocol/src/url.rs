@@ -1,0 +1,63 @@
+//! What a branch URL says about how it is called.
+
+/// How a branch URL is to be called, judged by its scheme alone (spec 02 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme<'a> {
+    /// No URL: the call counts as done (spec 07 E10).
+    Empty,
+    /// `http://` or `https://`.
+    Http,
+    /// `grpc://`, `grpcs://`, or a bare `host:port/Service/Method`.
+    Grpc,
+    /// `topic://NAME`: a message's fan-out.
+    Topic(&'a str),
+    /// Anything else; the scheme's name.
+    Other(&'a str),
+}
+
+impl<'a> Scheme<'a> {
+    /// Returns the scheme of a URL.
+    pub fn of(url: &'a str) -> Self {
+        if url.is_empty() {
+            return Self::Empty;
+        }
+        match url.split_once("://") {
+            Some(("http" | "https", _)) => Self::Http,
+            Some(("grpc" | "grpcs", _)) => Self::Grpc,
+            Some(("topic", name)) => Self::Topic(name),
+            Some((scheme, _)) => Self::Other(scheme),
+            None => Self::Grpc,
+        }
+    }
+}
+
+/// Returns the destination of a URL, scheme and authority: the unit of concurrency limits, circuit
+/// breakers and pools.
+pub fn destination(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    &url[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemes_and_destinations() {
+        let table = [
+            ("", Scheme::Empty, ""),
+            ("http://a:1/x?y#z", Scheme::Http, "http://a:1"),
+            ("https://a", Scheme::Http, "https://a"),
+            ("http://a?b", Scheme::Http, "http://a"),
+            ("a:1/Svc/M", Scheme::Grpc, "a:1"),
+            ("grpcs://a:1/Svc/M", Scheme::Grpc, "grpcs://a:1"),
+            ("topic://t", Scheme::Topic("t"), "topic://t"),
+            ("nacos://s/p", Scheme::Other("nacos"), "nacos://s"),
+        ];
+        for (url, scheme, to) in table {
+            assert_eq!(Scheme::of(url), scheme, "{url}");
+            assert_eq!(destination(url), to, "{url}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The versioned form in which globals are written.
