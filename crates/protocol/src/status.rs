@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::time::Timestamp;
+
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
@@ -157,6 +159,9 @@ pub enum Outcome {
     Ongoing,
     /// Nothing can be concluded (timeout, refused connection, unknown answer): ask again.
     Unknown(Arc<str>),
+    /// The call was not made, because its destination is known to be down; not an attempt. The
+    /// time says when to look again.
+    Postponed(Timestamp),
 }
 
 impl Outcome {
@@ -167,6 +172,7 @@ impl Outcome {
             Self::Failure(_) => "failure",
             Self::Ongoing => "ongoing",
             Self::Unknown(_) => "unknown",
+            Self::Postponed(_) => "postponed",
         }
     }
 }

@@ -365,7 +365,7 @@ fn reply(global: &mut Global, target: Target, outcome: &Outcome, policy: &Policy
     match target {
         Target::Query => match &global.mode {
             Mode::Msg { .. } => msg::query_answered(global, outcome, policy, cx),
-            Mode::Workflow { .. } => workflow::called_back(global, policy, cx),
+            Mode::Workflow { .. } => workflow::called_back(global, outcome, policy, cx),
             Mode::Saga { .. } | Mode::Tcc | Mode::Xa => {}
         },
         Target::Branch(index) => branch_answered(global, index, outcome, policy, cx),
@@ -403,6 +403,9 @@ fn branch_answered(
         Outcome::Failure(_) if is_saga_action => (BranchStatus::Failed, Retry::default()),
         Outcome::Ongoing => {
             (BranchStatus::Prepared, backoff::after_ongoing(global, retry, policy, cx.now))
+        }
+        Outcome::Postponed(until) => {
+            (BranchStatus::Prepared, Retry { attempts: retry.attempts, next_at: *until })
         }
         // FAILURE where none is final is an unknown outcome: called again, for ever (E3).
         Outcome::Failure(_) | Outcome::Unknown(_) => {

@@ -95,6 +95,7 @@ pub(crate) fn query_answered(
             let next_at = cx.now.after(global.base_interval(policy));
             global.query = Retry { attempts: global.query.attempts, next_at };
         }
+        Outcome::Postponed(until) => global.query.next_at = *until,
         Outcome::Unknown(_) => {
             let row = usize::MAX;
             global.query = backoff::after_unknown(global, row, global.query, policy, cx.now);

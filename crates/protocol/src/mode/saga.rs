@@ -121,7 +121,7 @@ pub(crate) fn action_answered(
                 advance_because(global, Move::RetriesSpent, &reason, policy, cx.now);
             }
         }
-        Outcome::Success | Outcome::Ongoing => {}
+        Outcome::Success | Outcome::Ongoing | Outcome::Postponed(_) => {}
     }
 }
 

@@ -5,7 +5,7 @@ use crate::backoff;
 use crate::global::{Global, Mode};
 use crate::options::Policy;
 use crate::plan::Planner;
-use crate::status::{GlobalStatus, Move, Op};
+use crate::status::{GlobalStatus, Move, Op, Outcome};
 use crate::step::Context;
 
 /// The table of a workflow's moves: the application decides its end.
@@ -34,8 +34,18 @@ pub(crate) fn plan(planner: &mut Planner<'_>) {
 
 /// Schedules the next callback. What this one answered does not matter: a workflow ends by its
 /// submit, and until then it is called again, less and less often (D09).
-pub(crate) fn called_back(global: &mut Global, policy: &Policy, cx: &Context) {
-    if global.status == GlobalStatus::Prepared {
+pub(crate) fn called_back(
+    global: &mut Global,
+    outcome: &Outcome,
+    policy: &Policy,
+    cx: &Context,
+) {
+    if global.status != GlobalStatus::Prepared {
+        return;
+    }
+    if let Outcome::Postponed(until) = outcome {
+        global.query.next_at = *until;
+    } else {
         let row = usize::MAX;
         global.query = backoff::after_unknown(global, row, global.query, policy, cx.now);
     }
