@@ -30,6 +30,9 @@ pub enum EngineError {
     /// A registration for a gid that does not exist (HTTP 409).
     #[error("no trans with gid: {0} status: prepared found FAILURE")]
     NotPrepared(Gid),
+    /// The end of a workflow that does not exist (HTTP 500, DTM's text).
+    #[error("storage: NotFound")]
+    NoWorkflow,
     /// A message names a topic without subscribers (HTTP 500, as in DTM).
     #[error("topic not found: {0}")]
     TopicNotFound(String),

@@ -1,17 +1,95 @@
-//! What happened, for whoever listens.
-/// x
+//! What happened, on bounded channels that never hold the engine up.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dtmd_protocol::{BranchId, Gid, GlobalStatus, Op, TransType};
+use tokio::sync::Notify;
+
+/// Events kept for a slow listener, at most; it is told how many it missed.
+pub(crate) const EVENTS_MAX: usize = 1024;
+/// Pass events kept for a test that does not ask, at most; the oldest are dropped.
+const PASSES_MAX: usize = 100_000;
+
+/// Something that happened to a transaction.
 #[derive(Debug, Clone)]
-pub enum Event {}
-/// Drives time from outside (design.md section 9).
-#[derive(Debug, Clone)]
-pub struct TestControl {}
-impl TestControl {
-    /// Empties the store, drops pending events and resets the clock.
-    pub async fn reset(&self) -> Result<(), crate::EngineError> { Ok(()) }
-    /// Sets the offsets of "now" for ages, and of "now" for what is due.
-    pub fn set_clock(&self, _now_forward_ms: i64, _cron_forward_ms: i64) {}
-    /// Picks one due global and runs one pass over it; its gid when the pass has ended.
-    pub async fn cron_once(&self, _ignore_lease: bool) -> Result<Option<dtmd_protocol::Gid>, crate::EngineError> { Ok(None) }
-    /// Waits for the next "a pass ended" event.
-    pub async fn processed(&self, _wait: std::time::Duration) -> Option<dtmd_protocol::Gid> { None }
+#[non_exhaustive]
+pub enum Event {
+    /// It changed its status.
+    Status {
+        /// The transaction.
+        gid: Gid,
+        /// Its type.
+        trans_type: TransType,
+        /// Its new status.
+        status: GlobalStatus,
+    },
+    /// A branch was called.
+    Called {
+        /// The transaction.
+        gid: Gid,
+        /// The branch.
+        branch_id: BranchId,
+        /// What it was asked.
+        op: Op,
+        /// The outcome's word.
+        outcome: &'static str,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// A branch's outcome is unknown for the `attempts`-th time in a row, past the alert limit.
+    Alert {
+        /// The transaction.
+        gid: Gid,
+        /// Its status.
+        status: GlobalStatus,
+        /// The branch's URL.
+        url: String,
+        /// What is known of the failure.
+        error: String,
+        /// Failures in a row.
+        attempts: u32,
+    },
+}
+
+/// The "a pass ended" events of a test clock, in order, exactly one a pass.
+#[derive(Debug, Default)]
+pub(crate) struct Passes {
+    ended: Mutex<VecDeque<Gid>>,
+    more: Notify,
+}
+
+impl Passes {
+    pub(crate) fn push(&self, gid: Gid) {
+        let mut ended = self.lock();
+        if ended.len() == PASSES_MAX {
+            ended.pop_front();
+        }
+        ended.push_back(gid);
+        drop(ended);
+        self.more.notify_one();
+    }
+
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// Takes the oldest event, waiting for one if there is none.
+    pub(crate) async fn next(&self, wait: Duration) -> Option<Gid> {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let more = self.more.notified();
+            if let Some(gid) = self.lock().pop_front() {
+                return Some(gid);
+            }
+            if tokio::time::timeout_at(deadline, more).await.is_err() {
+                return self.lock().pop_front();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Gid>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -1,11 +1,38 @@
 //! The engine: drives every accepted transaction to its end.
+//!
+//! The way in:
+//!
+//! 1. [`Engine`]: what can be asked for.
+//! 2. `runner`: one task a gid. Load, step, commit, act.
+//! 3. `committer`: the one way by which anything becomes durable, in batches.
+//! 4. `background`: timers, the claimer, lease renewal, the clean-up.
+//! 5. `destinations`: one hanging service delays only its own branches.
+//!
+//! It decides nothing about a transaction: that is `dtmd_protocol`'s. It must not know HTTP, gRPC,
+//! SQL or configuration files: branches are called through [`BranchCaller`], state is kept through
+//! `dtmd_store::Store`.
+
+mod background;
 mod caller;
-mod error;
-mod metrics;
+mod clock;
+mod committer;
+mod core;
+mod destinations;
 mod engine;
+mod error;
 mod events;
+mod metrics;
+mod options;
+mod runner;
+mod test_control;
+mod timers;
+mod topics;
+
 pub use caller::{Answer, BranchCall, BranchCaller};
+pub use destinations::DestinationLimits;
 pub use engine::{Engine, ResetCount};
 pub use error::EngineError;
+pub use events::Event;
 pub use metrics::Metrics;
-pub use events::{Event, TestControl};
+pub use options::EngineOptions;
+pub use test_control::TestControl;

@@ -127,6 +127,14 @@ pub enum Invalid {
         /// Its scheme.
         scheme: String,
     },
+    /// A URL that this server cannot call.
+    #[error("{url}: {why}")]
+    Uncallable {
+        /// The URL.
+        url: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// A gid that cannot be part of a database's XA statement.
     #[error("gid '{gid}': an xa gid may hold letters, digits and . _ : - only, up to 55 bytes")]
     XaGid {

@@ -41,3 +41,4 @@ pub use request::{NewBranch, Refused, Request, RequestKind};
 pub use status::{BranchStatus, GlobalStatus, Move, Op, Outcome, TransType};
 pub use step::{Context, Input, step};
 pub use time::Timestamp;
+pub use url::Scheme;

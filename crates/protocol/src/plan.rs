@@ -70,7 +70,7 @@ impl Planner<'_> {
     /// Plans the call of a row: now if it is due, a wake-up if not.
     pub(crate) fn call_row(&mut self, index: usize) {
         let row = &self.global.branches[index];
-        if row.retry.next_at > self.cx.due {
+        if row.retry.next_at > self.cx.now {
             return self.wake_at(row.retry.next_at);
         }
         self.calls.push(Call {
@@ -89,7 +89,7 @@ impl Planner<'_> {
     /// Plans the call of the query-prepared or resume URL.
     pub(crate) fn call_query(&mut self, op: Op, data: &Arc<[u8]>, timeout: Duration) {
         let retry = self.global.query;
-        if retry.next_at > self.cx.due {
+        if retry.next_at > self.cx.now {
             return self.wake_at(retry.next_at);
         }
         self.calls.push(Call {

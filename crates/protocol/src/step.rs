@@ -12,21 +12,21 @@ use crate::request::{NewBranch, Refused, Request};
 use crate::status::{BranchStatus, GlobalStatus, Move, Outcome, TransType};
 use crate::time::Timestamp;
 
-/// The time, as a decision sees it. All three are one outside tests (design.md section 9).
+/// The time, as a decision sees it. All three are one, but under the test clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Context {
-    /// Now: the time that is written.
+    /// Now: the time that is written, and that retries wait for.
     pub now: Timestamp,
     /// Now, for ages and timeouts.
     pub age: Timestamp,
-    /// Now, for what is due and for a message's delay.
-    pub due: Timestamp,
+    /// Now, for a message's delay.
+    pub delay: Timestamp,
 }
 
 impl Context {
     /// Returns the context of a moment.
     pub fn at(now: Timestamp) -> Self {
-        Self { now, age: now, due: now }
+        Self { now, age: now, delay: now }
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn plan(planner: &mut Planner<'_>) {
         },
         GlobalStatus::Submitted => {
             let deliver_at = deliver_at(global);
-            if deliver_at > planner.cx.due {
+            if deliver_at > planner.cx.delay {
                 return planner.wake_at(deliver_at);
             }
             let at_once = if global.options.concurrent { usize::MAX } else { 1 };
@@ -59,7 +59,7 @@ pub(crate) fn settle(global: &mut Global, policy: &Policy, cx: &Context) {
         // Nobody to ask: an empty URL counts as success, as in DTM (E10).
         advance(global, Move::LocalCommitted, cx.now);
     }
-    if global.status != GlobalStatus::Submitted || deliver_at(global) > cx.due {
+    if global.status != GlobalStatus::Submitted || deliver_at(global) > cx.delay {
         return;
     }
     let empty: Vec<usize> = pending_of(global, &Op::Action)

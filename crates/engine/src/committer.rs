@@ -1,0 +1,430 @@
+//! The group committer: the one way by which anything becomes durable.
+//!
+//! Changes gather inside each network runtime (its *lane*) while the tasks that are ready run, cross
+//! to the store's thread together, and are written by one `Store::commit` while the next ones
+//! gather. The results cross back together too: one wake a batch each way, because waking a thread
+//! for every operation costs more than the disk does.
+//!
+//! A lazy change does not ask for a flush; it rides in the next one, which comes within
+//! [`LAZY_WAIT`] at the latest.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dtmd_store::{Store, StoreError, Write, WriteError};
+use futures_util::future::BoxFuture;
+use tokio::sync::{Notify, oneshot};
+use tracing::{debug, error, info};
+
+use crate::metrics::Metrics;
+
+/// How long a lazy change waits for a forced one to ride with.
+const LAZY_WAIT: Duration = Duration::from_millis(5);
+/// Changes in one batch, at most: bounds the memory and the time of one flush.
+const BATCH_MAX: usize = 4096;
+/// How often an unavailable store is asked whether it is back.
+const PING_EVERY: Duration = Duration::from_millis(250);
+
+/// Why a change was not made durable.
+#[derive(Debug, Clone)]
+pub(crate) enum CommitError {
+    /// The store holds something else than the writer believed.
+    Refused(WriteError),
+    /// Whether it was made is unknown: reload before acting.
+    Unavailable(Arc<str>),
+    /// It was not made, for lack of room.
+    Full(Arc<str>),
+}
+
+pub(crate) type Ack = oneshot::Receiver<Result<(), CommitError>>;
+type Acker = oneshot::Sender<Result<(), CommitError>>;
+type Job = Box<dyn for<'a> FnOnce(&'a dyn Store) -> BoxFuture<'a, ()> + Send>;
+
+struct Pending {
+    write: Write,
+    acker: Acker,
+    lane: Option<Arc<LaneInbox>>,
+}
+
+/// A handle to the committer; clones share it. The thread ends when [`Committer::stop`] is called.
+#[derive(Clone)]
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Wakes the store's thread.
+    filled: Condvar,
+    /// False from a failed commit until the store answers again.
+    healthy: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Queue {
+    writes: VecDeque<Pending>,
+    jobs: VecDeque<Job>,
+    /// Something waits that must be flushed without delay.
+    forced: bool,
+    /// When the oldest lazy change has waited long enough.
+    lazy_until: Option<Instant>,
+    /// The store's thread waits; waking it when it does not would cost a system call for nothing.
+    sleeping: bool,
+    stopping: bool,
+    stopped: bool,
+    ended: Option<oneshot::Sender<()>>,
+}
+
+impl Queue {
+    /// Takes what is to be flushed now, if anything is.
+    fn take_batch(&mut self, now: Instant) -> Option<Vec<Pending>> {
+        let waited = self.lazy_until.is_some_and(|until| until <= now);
+        if self.writes.is_empty() || !(self.forced || waited || self.stopping) {
+            return None;
+        }
+        let count = self.writes.len().min(BATCH_MAX);
+        let batch = self.writes.drain(..count).collect();
+        if self.writes.is_empty() {
+            self.forced = false;
+            self.lazy_until = None;
+        }
+        Some(batch)
+    }
+}
+
+/// Results on their way back to a lane.
+struct LaneInbox {
+    done: Mutex<Vec<(Acker, Result<(), CommitError>)>>,
+    notify: Notify,
+}
+
+/// What gathers in one runtime until its ready tasks have run.
+struct Lane {
+    inbox: Arc<LaneInbox>,
+    pending: RefCell<Vec<Pending>>,
+    forced: RefCell<bool>,
+}
+
+thread_local! {
+    static LANE: RefCell<Option<Rc<Lane>>> = const { RefCell::new(None) };
+}
+
+impl Committer {
+    /// Starts the store's thread.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system gives no thread.
+    pub(crate) fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            healthy: AtomicBool::new(true),
+            metrics,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let worker = Worker { shared: shared.clone(), store, runtime, ping_at: None };
+        std::thread::Builder::new().name("dtmd-store".to_owned()).spawn(move || worker.run())?;
+        Ok(Self { shared })
+    }
+
+    /// Makes this thread's runtime gather its changes. Called once on each network runtime, which
+    /// must be single-threaded.
+    pub(crate) fn register_lane(&self) {
+        let inbox = Arc::new(LaneInbox { done: Mutex::default(), notify: Notify::new() });
+        let lane = Rc::new(Lane {
+            inbox: inbox.clone(),
+            pending: RefCell::default(),
+            forced: RefCell::new(false),
+        });
+        LANE.with(|slot| *slot.borrow_mut() = Some(lane));
+        tokio::spawn(run_lane(self.clone(), inbox));
+    }
+
+    /// Hands a change over; it becomes durable in the order of the calls of one task.
+    pub(crate) fn write(&self, write: Write, forced: bool) -> Ack {
+        let (acker, ack) = oneshot::channel();
+        LANE.with(|slot| match &*slot.borrow() {
+            Some(lane) => {
+                let lane_inbox = Some(lane.inbox.clone());
+                let mut pending = lane.pending.borrow_mut();
+                pending.push(Pending { write, acker, lane: lane_inbox });
+                *lane.forced.borrow_mut() |= forced;
+                if pending.len() == 1 {
+                    lane.inbox.notify.notify_one();
+                }
+            }
+            None => {
+                let pending = Pending { write, acker, lane: None };
+                self.shared.push(std::iter::once(pending), forced);
+            }
+        });
+        ack
+    }
+
+    /// Makes a change durable.
+    pub(crate) async fn commit(&self, write: Write) -> Result<(), CommitError> {
+        match self.write(write, true).await {
+            Ok(result) => result,
+            Err(_) => Err(CommitError::Unavailable(Arc::from("the store's thread has ended"))),
+        }
+    }
+
+    /// Runs something on the store's thread, between two batches: claims, clean-ups, resets.
+    pub(crate) async fn run<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'static,
+    {
+        let (reply, result) = oneshot::channel();
+        let job: Job = Box::new(move |store| {
+            let work = job(store);
+            Box::pin(async move {
+                let _ = reply.send(work.await);
+            })
+        });
+        self.shared.push_job(job);
+        result.await.unwrap_or_else(|_| {
+            let source = "the store's thread has ended".into();
+            Err(StoreError::Unavailable { doing: "running a job", source })
+        })
+    }
+
+    /// Returns whether the last commit succeeded, or the store has answered since.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.shared.healthy.load(Ordering::Acquire)
+    }
+
+    /// Writes what is queued and ends the thread; returns when it has ended.
+    pub(crate) async fn stop(&self) {
+        // What has gathered in this runtime's lane crosses first.
+        tokio::task::yield_now().await;
+        let (ended, end) = oneshot::channel();
+        self.shared.stop(ended);
+        // An error means that it had ended before.
+        let _ = end.await;
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it is held; the queue is whole in any case.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, writes: impl Iterator<Item = Pending>, forced: bool) {
+        let mut queue = self.queue();
+        if queue.stopped {
+            // Dropping the ackers tells their tasks.
+            return;
+        }
+        queue.writes.extend(writes);
+        queue.forced |= forced;
+        if !forced && queue.lazy_until.is_none() {
+            queue.lazy_until = Some(Instant::now() + LAZY_WAIT);
+        }
+        self.wake(queue);
+    }
+
+    fn push_job(&self, job: Job) {
+        let mut queue = self.queue();
+        if !queue.stopped {
+            queue.jobs.push_back(job);
+        }
+        self.wake(queue);
+    }
+
+    fn stop(&self, ended: oneshot::Sender<()>) {
+        let mut queue = self.queue();
+        if !queue.stopped {
+            queue.stopping = true;
+            queue.ended = Some(ended);
+        }
+        self.wake(queue);
+    }
+
+    fn wake(&self, queue: MutexGuard<'_, Queue>) {
+        let sleeping = queue.sleeping;
+        drop(queue);
+        if sleeping {
+            self.filled.notify_one();
+        }
+    }
+}
+
+/// Carries a lane's changes over and its results back, each as one.
+async fn run_lane(committer: Committer, inbox: Arc<LaneInbox>) {
+    loop {
+        inbox.notify.notified().await;
+        // The tasks that are ready now may have changes too.
+        tokio::task::yield_now().await;
+        let gathered = LANE.with(|slot| {
+            let slot = slot.borrow();
+            let lane = slot.as_ref()?;
+            let pending = std::mem::take(&mut *lane.pending.borrow_mut());
+            let forced = std::mem::take(&mut *lane.forced.borrow_mut());
+            (!pending.is_empty()).then_some((pending, forced))
+        });
+        if let Some((pending, forced)) = gathered {
+            committer.shared.push(pending.into_iter(), forced);
+        }
+        let done = std::mem::take(&mut *lock(&inbox.done));
+        for (acker, result) in done {
+            let _ = acker.send(result);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The store's thread.
+struct Worker {
+    shared: Arc<Shared>,
+    store: Arc<dyn Store>,
+    runtime: tokio::runtime::Runtime,
+    /// Set while the store is unavailable: when to ask it again.
+    ping_at: Option<Instant>,
+}
+
+enum Work {
+    Job(Job),
+    Batch(Vec<Pending>),
+    Ping,
+    Stop,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            match self.next_work() {
+                Work::Job(job) => self.runtime.block_on(job(&*self.store)),
+                Work::Batch(batch) => self.commit(batch),
+                Work::Ping => self.ask_whether_it_is_back(),
+                Work::Stop => break,
+            }
+        }
+        let ended = self.shared.queue().ended.take();
+        drop(self.store);
+        if let Some(ended) = ended {
+            let _ = ended.send(());
+        }
+    }
+
+    fn next_work(&self) -> Work {
+        let mut queue = self.shared.queue();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                return Work::Job(job);
+            }
+            let now = Instant::now();
+            if let Some(batch) = queue.take_batch(now) {
+                return Work::Batch(batch);
+            }
+            if queue.stopping {
+                queue.stopped = true;
+                return Work::Stop;
+            }
+            if self.ping_at.is_some_and(|at| at <= now) {
+                return Work::Ping;
+            }
+            let until = [queue.lazy_until, self.ping_at].into_iter().flatten().min();
+            queue.sleeping = true;
+            let filled = &self.shared.filled;
+            queue = match until {
+                Some(until) => {
+                    let wait = until.saturating_duration_since(now);
+                    let result = filled.wait_timeout(queue, wait);
+                    result.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
+            queue.sleeping = false;
+        }
+    }
+
+    fn commit(&mut self, batch: Vec<Pending>) {
+        let (writes, ackers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|pending| (pending.write, (pending.acker, pending.lane))).unzip();
+        if self.ping_at.is_some() {
+            let failure = CommitError::Unavailable(Arc::from("the store is unavailable"));
+            let results = ackers.iter().map(|_| Err(failure.clone())).collect();
+            return self.answer(ackers, results);
+        }
+        let begun = Instant::now();
+        let result = self.runtime.block_on(self.store.commit(&writes));
+        self.shared.metrics.flushed(writes.len(), begun.elapsed());
+        let results: Vec<Result<(), CommitError>> = match result {
+            Ok(results) => {
+                results.into_iter().map(|result| result.map_err(CommitError::Refused)).collect()
+            }
+            Err(failure) => {
+                let failure = self.failed(&failure);
+                ackers.iter().map(|_| Err(failure.clone())).collect()
+            }
+        };
+        self.answer(ackers, results);
+    }
+
+    /// Notes a failed commit: nothing in it is acknowledged, and no effect of it runs.
+    fn failed(&mut self, failure: &StoreError) -> CommitError {
+        let mut text = failure.to_string();
+        let mut source = std::error::Error::source(failure);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        error!(error = %text, "the store failed; nothing is accepted until it answers again");
+        self.shared.healthy.store(false, Ordering::Release);
+        self.ping_at = Some(Instant::now() + PING_EVERY);
+        match failure {
+            StoreError::Full { .. } => CommitError::Full(Arc::from(text)),
+            _ => CommitError::Unavailable(Arc::from(text)),
+        }
+    }
+
+    fn ask_whether_it_is_back(&mut self) {
+        match self.runtime.block_on(self.store.ping()) {
+            Ok(()) => {
+                info!("the store answers again");
+                self.ping_at = None;
+                self.shared.healthy.store(true, Ordering::Release);
+            }
+            Err(failure) => {
+                debug!(error = %failure, "the store is still unavailable");
+                self.ping_at = Some(Instant::now() + PING_EVERY);
+            }
+        }
+    }
+
+    /// Sends each result to its lane, and wakes each lane once.
+    fn answer(
+        &self,
+        ackers: Vec<(Acker, Option<Arc<LaneInbox>>)>,
+        results: Vec<Result<(), CommitError>>,
+    ) {
+        let mut lanes: Vec<Arc<LaneInbox>> = Vec::new();
+        for ((acker, lane), result) in ackers.into_iter().zip(results) {
+            match lane {
+                None => {
+                    let _ = acker.send(result);
+                }
+                Some(lane) => {
+                    lock(&lane.done).push((acker, result));
+                    if !lanes.iter().any(|seen| Arc::ptr_eq(seen, &lane)) {
+                        lanes.push(lane);
+                    }
+                }
+            }
+        }
+        for lane in lanes {
+            lane.notify.notify_one();
+        }
+    }
+}

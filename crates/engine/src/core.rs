@@ -1,0 +1,213 @@
+//! What all runners share.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use dtmd_protocol::{Gid, Timestamp};
+use dtmd_store::Store;
+use tokio::runtime::Handle;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::caller::BranchCaller;
+use crate::clock::Clock;
+use crate::committer::Committer;
+use crate::destinations::Destinations;
+use crate::error::EngineError;
+use crate::events::{Event, Passes};
+use crate::metrics::Metrics;
+use crate::options::EngineOptions;
+use crate::runner::{Message, Runner};
+use crate::timers::Timers;
+
+/// Messages that wait for one runner, at most: past it callers are told "overloaded".
+const INBOX_MAX: usize = 64;
+const SHARDS: usize = 16;
+
+/// What all runners share.
+pub(crate) struct Core {
+    pub(crate) options: EngineOptions,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) committer: Committer,
+    pub(crate) caller: Arc<dyn BranchCaller>,
+    pub(crate) clock: Clock,
+    pub(crate) timers: Timers,
+    pub(crate) destinations: Destinations,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) passes: Passes,
+    /// This process's name as an owner of leases; new at every start.
+    pub(crate) owner: Arc<str>,
+    pub(crate) closing: AtomicBool,
+    active: Active,
+    /// The network runtimes; work that no request brought is spread over them.
+    runtimes: RwLock<Vec<Handle>>,
+    next_runtime: AtomicUsize,
+}
+
+/// The runners of this process: at most one a gid.
+struct Active {
+    // Std mutexes: a look-up and a channel's try_send each.
+    shards: Vec<Mutex<HashMap<Gid, mpsc::Sender<Message>>>>,
+    hasher: RandomState,
+    count: AtomicUsize,
+}
+
+impl Core {
+    #[expect(clippy::too_many_arguments, reason = "called once, by Engine::start")]
+    pub(crate) fn new(
+        options: EngineOptions,
+        store: Arc<dyn Store>,
+        committer: Committer,
+        caller: Arc<dyn BranchCaller>,
+        metrics: Arc<Metrics>,
+        owner: Arc<str>,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
+        Self {
+            destinations: Destinations::new(options.destinations.clone()),
+            options,
+            store,
+            committer,
+            caller,
+            clock: Clock::default(),
+            timers: Timers::default(),
+            metrics,
+            events,
+            passes: Passes::default(),
+            owner,
+            closing: AtomicBool::new(false),
+            active: Active {
+                shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+                hasher: RandomState::new(),
+                count: AtomicUsize::new(0),
+            },
+            runtimes: RwLock::default(),
+            next_runtime: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn active_count(&self) -> usize {
+        self.active.count.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_active(&self, gid: &Gid) -> bool {
+        self.active.shard(gid).contains_key(gid)
+    }
+
+    /// Adds the current runtime to those that background work is spread over; true for the first.
+    pub(crate) fn add_runtime(&self) -> bool {
+        let mut runtimes = self.runtimes.write().unwrap_or_else(PoisonError::into_inner);
+        runtimes.push(Handle::current());
+        runtimes.len() == 1
+    }
+
+    /// Gives a message to the runner of a gid, starting one on this runtime if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Overloaded` when the runner, or the server, has too much to do. The message is dropped.
+    pub(crate) fn send(self: &Arc<Self>, gid: &Gid, message: Message) -> Result<(), EngineError> {
+        self.send_on(&Handle::current(), gid, message)
+    }
+
+    /// Like [`Core::send`], on the next of the network runtimes.
+    pub(crate) fn send_spread(
+        self: &Arc<Self>,
+        gid: &Gid,
+        message: Message,
+    ) -> Result<(), EngineError> {
+        let handle = {
+            let runtimes = self.runtimes.read().unwrap_or_else(PoisonError::into_inner);
+            let turn = self.next_runtime.fetch_add(1, Ordering::Relaxed);
+            runtimes.get(turn % runtimes.len().max(1)).cloned()
+        };
+        self.send_on(&handle.unwrap_or_else(Handle::current), gid, message)
+    }
+
+    fn send_on(
+        self: &Arc<Self>,
+        handle: &Handle,
+        gid: &Gid,
+        message: Message,
+    ) -> Result<(), EngineError> {
+        let mut shard = self.active.shard(gid);
+        let message = match shard.get(gid) {
+            None => message,
+            Some(inbox) => match inbox.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    return Err(EngineError::Overloaded("too many requests for one gid"));
+                }
+                // Its task was ended by a panic or a stopping runtime: begin anew.
+                Err(mpsc::error::TrySendError::Closed(message)) => {
+                    shard.remove(gid);
+                    self.active.count.fetch_sub(1, Ordering::Relaxed);
+                    message
+                }
+            },
+        };
+        if self.active_count() >= self.options.active_max {
+            return Err(EngineError::Overloaded("too many transactions are worked on"));
+        }
+        let (inbox, messages) = mpsc::channel(INBOX_MAX);
+        if inbox.try_send(message).is_err() {
+            return Err(EngineError::Overloaded("a new runner takes no message"));
+        }
+        shard.insert(gid.clone(), inbox);
+        self.active.count.fetch_add(1, Ordering::Relaxed);
+        // Under the shard's lock, as is the setting in `retire`.
+        self.timers.cancel(gid);
+        drop(shard);
+        handle.spawn(Runner::new(self.clone(), gid.clone(), messages).run());
+        Ok(())
+    }
+
+    /// Ends the runner of a gid, unless a message has come in for it; then it must go on.
+    ///
+    /// `wake_at` is its global's wake-up, if it has one.
+    pub(crate) fn retire(
+        &self,
+        gid: &Gid,
+        messages: &mpsc::Receiver<Message>,
+        wake_at: Option<Timestamp>,
+    ) -> bool {
+        let mut shard = self.active.shard(gid);
+        if !messages.is_empty() {
+            return false;
+        }
+        shard.remove(gid);
+        self.active.count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(at) = wake_at.filter(|_| !self.options.test_control && !self.is_closing()) {
+            self.timers.set(gid.clone(), at);
+        }
+        true
+    }
+
+    /// Sends a message to every runner there is, if its inbox has room.
+    pub(crate) fn tell_all(&self, message: impl Fn() -> Message) {
+        for shard in &self.active.shards {
+            let inboxes: Vec<_> = lock(shard).values().cloned().collect();
+            for inbox in inboxes {
+                let _ = inbox.try_send(message());
+            }
+        }
+    }
+}
+
+impl Active {
+    fn shard(&self, gid: &Gid) -> MutexGuard<'_, HashMap<Gid, mpsc::Sender<Message>>> {
+        let hash = self.hasher.hash_one(gid.as_str());
+        let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
+        lock(&self.shards[index])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,186 @@
+//! The calls of one global: when they are made, and how their answers become state.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dtmd_protocol::{
+    Call, Global, GlobalStatus, Input, Op, Outcome, Target, Timestamp, step, url,
+};
+use tracing::{debug, info};
+
+use super::Runner;
+use crate::caller::{Answer, BranchCall};
+use crate::core::Core;
+use crate::destinations::Admission;
+use crate::events::Event;
+
+impl Runner {
+    /// Starts the calls that the plan wants, once this server holds the lease.
+    pub(super) async fn start_calls(&mut self) {
+        let calls = self.wanted();
+        if calls.is_empty() || !self.own().await {
+            return;
+        }
+        // Taking the lease may have shown another state.
+        let calls = self.wanted();
+        let Some(global) = self.stored.clone() else { return };
+        for call in calls {
+            self.targets.push(call.target);
+            self.flying.push(Box::pin(make_call(self.core.clone(), global.clone(), call)));
+        }
+    }
+
+    pub(super) fn note_answer(&mut self, target: Target, answer: Answer) {
+        self.targets.retain(|flying| *flying != target);
+        match &answer.outcome {
+            Outcome::Success => {}
+            undecided => self.undecided = Some(undecided.clone()),
+        }
+        self.answers.push((target, answer.outcome));
+    }
+
+    /// Returns whether the answers may become state now.
+    ///
+    /// A decision to go back waits until everything in flight is known, so that no compensation is
+    /// sent while its action is still under way from here, and so that what did succeed is on
+    /// record (design.md section 4). Each call ends within its timeout, so the wait is bounded.
+    pub(super) fn may_fold(&self) -> bool {
+        if self.flying.is_empty() {
+            return true;
+        }
+        let Some(before) = &self.stored else { return true };
+        let after = self.folded(before);
+        before.status == after.status || after.status != GlobalStatus::Aborting
+    }
+
+    /// Makes the answers part of the stored global. Answers are kept until that is durable.
+    pub(super) async fn fold(&mut self) {
+        let Some(before) = self.loaded().await else {
+            self.answers.clear();
+            return;
+        };
+        let after = self.folded(&before);
+        self.alert(&after);
+        let waited_for = !self.waiters.is_empty() && after.status.is_final();
+        match self.save(&before, after, waited_for).await {
+            Ok(()) => self.answers.clear(),
+            Err(failure) => self.recover(&failure).await,
+        }
+    }
+
+    fn folded(&self, before: &Arc<Global>) -> Global {
+        let options = &self.core.options;
+        let cx = self.core.clock.context();
+        let mut after = Global::clone(before);
+        // Successes first: what one answer decides must not hide what another one knows.
+        let rank = |outcome: &Outcome| u8::from(!matches!(outcome, Outcome::Success));
+        let mut answers: Vec<&(Target, Outcome)> = self.answers.iter().collect();
+        answers.sort_by_key(|(_, outcome)| rank(outcome));
+        for (target, outcome) in answers {
+            let input = Input::Reply { target: *target, outcome: outcome.clone() };
+            if let Ok(next) = step(&after, &input, &options.policy, &options.limits, &cx) {
+                after = next;
+            }
+        }
+        after
+    }
+
+    /// Tells whoever listens that a branch has been failing for long (spec 01 §5.5).
+    fn alert(&self, after: &Global) {
+        let limit = self.core.options.alert_retry_limit;
+        for (target, outcome) in &self.answers {
+            let (Target::Branch(index), Outcome::Unknown(error) | Outcome::Failure(error)) =
+                (target, outcome)
+            else {
+                continue;
+            };
+            let Some(row) = after.branches.get(*index) else { continue };
+            if limit > 0 && row.is_pending() && row.retry.attempts >= limit {
+                let _ = self.core.events.send(Event::Alert {
+                    gid: after.gid.clone(),
+                    status: after.status,
+                    url: row.url.to_string(),
+                    error: error.to_string(),
+                    attempts: row.retry.attempts,
+                });
+            }
+        }
+    }
+}
+
+/// Makes one call in its destination's turn.
+async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target, Answer) {
+    let target = call.target;
+    let trans_type = global.trans_type();
+    let to = core.destinations.get(url::destination(&call.url));
+    let Ok(_place) = to.places.acquire().await else {
+        let outcome = Outcome::Unknown(Arc::from("the server is shutting down"));
+        return (target, Answer { outcome, unreachable: false });
+    };
+    let begun = Instant::now();
+    if let Admission::Postpone(wait) = core.destinations.admit(&to, call.timeout, begun) {
+        let until = core.clock.now().after(spread(wait, global.gid.as_str()));
+        return (target, Answer { outcome: Outcome::Postponed(until), unreachable: false });
+    }
+    let branch_call = BranchCall {
+        gid: global.gid.clone(),
+        trans_type,
+        call,
+        headers: global.options.branch_headers.clone(),
+    };
+    let answer = core.caller.call(&branch_call).await;
+    let elapsed = begun.elapsed();
+    core.destinations.answered(&to, answer.unreachable, Instant::now());
+    core.metrics.branch_called(trans_type, op_label(&branch_call.call.op), &answer.outcome, elapsed);
+    report(&core, branch_call, &answer, elapsed);
+    (target, answer)
+}
+
+fn report(core: &Core, call: BranchCall, answer: &Answer, elapsed: Duration) {
+    let BranchCall { gid, call, .. } = call;
+    let outcome = answer.outcome.as_str();
+    match &answer.outcome {
+        Outcome::Success | Outcome::Postponed(_) => {
+            debug!(%gid, branch_id = %call.branch_id, op = %call.op, outcome, "branch answered");
+        }
+        Outcome::Failure(_) | Outcome::Ongoing => {
+            info!(%gid, branch_id = %call.branch_id, op = %call.op, outcome, "branch answered");
+        }
+        Outcome::Unknown(error) => {
+            info!(
+                %gid, branch_id = %call.branch_id, op = %call.op, outcome,
+                attempt = call.attempt, %error, "branch answered"
+            );
+        }
+    }
+    if core.events.receiver_count() > 0 {
+        let Call { branch_id, op, .. } = call;
+        let _ = core.events.send(Event::Called { gid, branch_id, op, outcome, elapsed });
+    }
+}
+
+/// Spreads what waited for one breaker over as long again as it was open.
+fn spread(wait: Duration, gid: &str) -> Duration {
+    let hash = gid.bytes().fold(17u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte));
+    wait + wait.mul_f64(f64::from(hash % 1000) / 1000.0)
+}
+
+/// The op as a label: a workflow's name is text from a caller.
+fn op_label(op: &Op) -> &'static str {
+    match op {
+        Op::Action => "action",
+        Op::Compensate => "compensate",
+        Op::Try => "try",
+        Op::Confirm => "confirm",
+        Op::Cancel => "cancel",
+        Op::Commit => "commit",
+        Op::Rollback => "rollback",
+        Op::Msg => "msg",
+        Op::Named(_) => "workflow",
+    }
+}
+
+/// Returns the wake-up after a lease taken now.
+pub(super) fn lease_end(core: &Core) -> Timestamp {
+    core.clock.now().after(core.options.policy.lease)
+}

@@ -1,0 +1,247 @@
+//! How a global's changes become durable, and what follows when they do not.
+
+use std::sync::Arc;
+
+use dtmd_protocol::{Durability, Global, GlobalStatus, durability, plan};
+use dtmd_store::{Lease, Write, WriteError};
+use tracing::{debug, info};
+
+use super::calls::lease_end;
+use super::{Message, Runner, STORE_PAUSE};
+use crate::committer::CommitError;
+use crate::error::EngineError;
+use crate::events::Event;
+
+/// Why a change is not durable.
+#[derive(Debug)]
+pub(super) enum SaveError {
+    /// Another writer was first: reload and decide again.
+    Conflict,
+    /// The gid is taken: load it and apply the request to what is there.
+    AlreadyExists,
+    /// Unknown, or not written: reload when the store answers again.
+    Store(Arc<str>),
+}
+
+impl From<CommitError> for SaveError {
+    fn from(failure: CommitError) -> Self {
+        match failure {
+            CommitError::Refused(WriteError::AlreadyExists(_)) => Self::AlreadyExists,
+            CommitError::Refused(_) => Self::Conflict,
+            CommitError::Unavailable(text) | CommitError::Full(text) => Self::Store(text),
+        }
+    }
+}
+
+impl Runner {
+    /// Makes `after` the stored global, if it differs from `before`.
+    ///
+    /// Returns when the change is as durable as its class asks for; `force` asks for all of it.
+    pub(super) async fn save(
+        &mut self,
+        before: &Arc<Global>,
+        mut after: Global,
+        force: bool,
+    ) -> Result<(), SaveError> {
+        let class = durability(Some(before), &after);
+        if class == Durability::None {
+            return Ok(());
+        }
+        self.sign(before, &mut after);
+        let after = Arc::new(after);
+        let forced = force || class == Durability::Forced;
+        let write = Write::Update { before: before.clone(), after: after.clone() };
+        self.write(write, forced, after.clone()).await?;
+        self.publish(before.status, &after);
+        Ok(())
+    }
+
+    /// Hands a change over and waits for it if it is forced.
+    pub(super) async fn write(
+        &mut self,
+        write: Write,
+        forced: bool,
+        after: Arc<Global>,
+    ) -> Result<(), SaveError> {
+        let mut ack = self.core.committer.write(write, forced);
+        self.stored = Some(after);
+        if !forced {
+            self.unconfirmed.push(ack);
+            return Ok(());
+        }
+        let result = match (&mut ack).await {
+            Ok(result) => result.map_err(SaveError::from),
+            Err(_) => Err(SaveError::Store(Arc::from("the store's thread has ended"))),
+        };
+        match result {
+            Ok(()) => {
+                // The committer keeps the order: what was handed over before is durable too,
+                // or was refused and will be seen as a conflict by the next write.
+                Ok(())
+            }
+            Err(failure) => {
+                self.stored = None;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Puts ownership and revision on a state that is about to be written.
+    ///
+    /// Who has calls to make owns the global; at rest nobody does. Someone else's lease is left
+    /// alone while it lasts: that server's next write will meet a conflict and reload.
+    fn sign(&self, before: &Global, after: &mut Global) {
+        after.revision = before.revision.next();
+        let cx = self.core.clock.context();
+        let working = !plan(after, &self.core.options.policy, &cx).calls.is_empty();
+        if before.owner == self.core.owner {
+            if !working && !after.status.is_final() {
+                after.owner = Arc::from("");
+            }
+        } else if self.is_free(before) {
+            if working {
+                after.owner = self.core.owner.clone();
+                after.epoch = before.epoch + 1;
+            }
+        } else if working {
+            after.wake_at = before.wake_at;
+        }
+    }
+
+    fn is_free(&self, global: &Global) -> bool {
+        global.owner.is_empty() || global.wake_at <= self.core.clock.due()
+    }
+
+    /// Makes sure that this server holds the lease; false if it cannot now.
+    pub(super) async fn own(&mut self) -> bool {
+        let Some(global) = self.stored.clone() else { return false };
+        if global.owner == self.core.owner {
+            return true;
+        }
+        if !self.is_free(&global) {
+            debug!(gid = %self.gid, owner = %global.owner, "another server works on it");
+            return false;
+        }
+        let mut taken = Global::clone(&global);
+        taken.owner = self.core.owner.clone();
+        taken.epoch += 1;
+        taken.wake_at = lease_end(&self.core);
+        let lease = Lease {
+            gid: self.gid.clone(),
+            revision: global.revision,
+            epoch: global.epoch,
+            owner: taken.owner.clone(),
+            new_epoch: taken.epoch,
+            wake_at: taken.wake_at,
+        };
+        match self.write(Write::Lease(lease), true, Arc::new(taken)).await {
+            Ok(()) => true,
+            Err(failure) => {
+                self.recover(&failure).await;
+                self.stored.as_ref().is_some_and(|global| global.owner == self.core.owner)
+            }
+        }
+    }
+
+    /// Renews the lease when less than half of it is left.
+    pub(super) fn renew(&mut self) {
+        let Some(global) = self.stored.clone() else { return };
+        let ours = global.owner == self.core.owner && !global.status.is_final();
+        let left = self.core.clock.until(global.wake_at);
+        if !ours || self.targets.is_empty() || left > self.core.options.policy.lease / 2 {
+            return;
+        }
+        let mut renewed = Global::clone(&global);
+        renewed.wake_at = lease_end(&self.core);
+        let lease = Lease {
+            gid: self.gid.clone(),
+            revision: global.revision,
+            epoch: global.epoch,
+            owner: global.owner.clone(),
+            new_epoch: global.epoch,
+            wake_at: renewed.wake_at,
+        };
+        let ack = self.core.committer.write(Write::Lease(lease), false);
+        self.unconfirmed.push(ack);
+        self.stored = Some(Arc::new(renewed));
+    }
+
+    /// Gives an unfinished global back at shutdown: due at once, for whoever comes first.
+    pub(super) async fn hand_back(&mut self) {
+        let Some(global) = self.stored.clone() else { return };
+        if global.owner != self.core.owner || global.status.is_final() {
+            return;
+        }
+        let mut free = Global::clone(&global);
+        free.owner = Arc::from("");
+        free.wake_at = self.core.clock.now();
+        let lease = Lease {
+            gid: self.gid.clone(),
+            revision: global.revision,
+            epoch: global.epoch,
+            owner: free.owner.clone(),
+            new_epoch: global.epoch,
+            wake_at: free.wake_at,
+        };
+        if let Err(failure) = self.write(Write::Lease(lease), true, Arc::new(free)).await {
+            debug!(gid = %self.gid, ?failure, "not handed back; its lease will end");
+        }
+    }
+
+    /// Gets back to a known state after a change that was not made, or may not have been.
+    pub(super) async fn recover(&mut self, failure: &SaveError) {
+        self.stored = None;
+        match failure {
+            SaveError::Conflict | SaveError::AlreadyExists => {
+                self.core.metrics.conflicts.inc();
+                debug!(gid = %self.gid, "another writer was first; reloading");
+            }
+            SaveError::Store(text) => {
+                self.refuse_waiting(text);
+                while !self.core.committer.is_healthy() && !self.core.is_closing() {
+                    tokio::time::sleep(STORE_PAUSE).await;
+                    self.refuse_waiting(text);
+                }
+            }
+        }
+        self.loaded().await;
+    }
+
+    /// Tells callers that wait in line that their requests were not done, while the store is away.
+    pub(super) fn refuse_waiting(&mut self, why: &str) {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Create { reply, .. } | Message::Request { reply, .. } => {
+                    let _ = reply.send(Err(EngineError::Unavailable(why.to_owned())));
+                }
+                Message::Kick { ended } => {
+                    let _ = ended.send(());
+                }
+                Message::Wake { .. } | Message::Renew => {}
+            }
+        }
+    }
+
+    /// Tells metrics, listeners and the log that the status has changed.
+    pub(super) fn publish(&self, before: GlobalStatus, after: &Global) {
+        if before == after.status {
+            return;
+        }
+        let (gid, trans_type, status) = (&after.gid, after.trans_type(), after.status);
+        if status.is_final() {
+            let age = self.core.clock.now().since(after.created);
+            self.core.metrics.ended(trans_type, status, age);
+        }
+        match status {
+            GlobalStatus::Aborting | GlobalStatus::Failed => {
+                info!(%gid, %trans_type, %status, reason = %after.rollback_reason, "status");
+            }
+            GlobalStatus::Prepared | GlobalStatus::Submitted | GlobalStatus::Succeed => {
+                debug!(%gid, %trans_type, %status, "status");
+            }
+        }
+        if self.core.events.receiver_count() > 0 {
+            let _ = self.core.events.send(Event::Status { gid: gid.clone(), trans_type, status });
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Wakes each global that is at rest when it is due.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dtmd_protocol::{Gid, Timestamp};
+use tokio::sync::Notify;
+
+/// Wake-ups kept, at most. Past that the claimer finds the due ones in the store.
+const TIMERS_MAX: usize = 1_000_000;
+/// Wake-ups handed out at a time.
+const FIRED_MAX: usize = 1024;
+
+/// The wake-ups of the globals that this server knows and does not work on.
+///
+/// Losing one costs a delay, never a transaction: the claimer looks at the store.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    // A std mutex: each critical section is a few map operations.
+    state: Mutex<State>,
+    /// Tells the loop that waits that an earlier wake-up has come in.
+    earlier: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_time: BTreeSet<(Timestamp, Gid)>,
+    by_gid: HashMap<Gid, Timestamp>,
+}
+
+impl Timers {
+    /// Sets a global's wake-up, in place of any earlier one.
+    pub(crate) fn set(&self, gid: Gid, at: Timestamp) {
+        let mut state = self.state();
+        state.remove(&gid);
+        if state.by_gid.len() >= TIMERS_MAX {
+            return;
+        }
+        let first = state.by_time.first().is_none_or(|(earliest, _)| at < *earliest);
+        state.by_gid.insert(gid.clone(), at);
+        state.by_time.insert((at, gid));
+        drop(state);
+        if first {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Takes a global's wake-up away.
+    pub(crate) fn cancel(&self, gid: &Gid) {
+        self.state().remove(gid);
+    }
+
+    /// Takes all away.
+    pub(crate) fn clear(&self) {
+        *self.state() = State::default();
+    }
+
+    /// Returns how many wake-ups are set.
+    pub(crate) fn len(&self) -> usize {
+        self.state().by_gid.len()
+    }
+
+    /// Takes the globals that are due, and returns when the next one is.
+    pub(crate) fn take_due(&self, now: Timestamp) -> (Vec<Gid>, Option<Timestamp>) {
+        let mut state = self.state();
+        let mut due = Vec::new();
+        while let Some((at, _)) = state.by_time.first()
+            && *at <= now
+            && due.len() < FIRED_MAX
+        {
+            if let Some((_, gid)) = state.by_time.pop_first() {
+                state.by_gid.remove(&gid);
+                due.push(gid);
+            }
+        }
+        let next = state.by_time.first().map(|(at, _)| *at);
+        (due, next)
+    }
+
+    /// Waits until a wake-up earlier than all others was set.
+    pub(crate) async fn earlier(&self) {
+        self.earlier.notified().await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, gid: &Gid) {
+        if let Some(at) = self.by_gid.remove(gid) {
+            self.by_time.remove(&(at, gid.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gid(text: &str) -> Gid {
+        Gid::new(text).unwrap()
+    }
+
+    #[test]
+    fn due_ones_come_in_order_and_once() {
+        let timers = Timers::default();
+        timers.set(gid("b"), Timestamp(20));
+        timers.set(gid("a"), Timestamp(10));
+        timers.set(gid("c"), Timestamp(30));
+        timers.set(gid("a"), Timestamp(25));
+        timers.cancel(&gid("c"));
+        assert_eq!(timers.take_due(Timestamp(15)), (vec![], Some(Timestamp(20))));
+        assert_eq!(timers.take_due(Timestamp(99)), (vec![gid("b"), gid("a")], None));
+        assert_eq!(timers.len(), 0);
+    }
+}
