@@ -77,6 +77,7 @@ struct Queue {
     sleeping: bool,
     stopping: bool,
     stopped: bool,
+    lanes: Vec<Arc<LaneInbox>>,
     ended: Option<oneshot::Sender<()>>,
 }
 
@@ -105,13 +106,15 @@ struct LaneInbox {
 
 /// What gathers in one runtime until its ready tasks have run.
 struct Lane {
+    /// Whose it is: a process may have several engines, and so may a thread.
+    shared: Arc<Shared>,
     inbox: Arc<LaneInbox>,
     pending: RefCell<Vec<Pending>>,
     forced: RefCell<bool>,
 }
 
 thread_local! {
-    static LANE: RefCell<Option<Rc<Lane>>> = const { RefCell::new(None) };
+    static LANES: RefCell<Vec<Rc<Lane>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Committer {
@@ -138,32 +141,35 @@ impl Committer {
     pub(crate) fn register_lane(&self) {
         let inbox = Arc::new(LaneInbox { done: Mutex::default(), notify: Notify::new() });
         let lane = Rc::new(Lane {
+            shared: self.shared.clone(),
             inbox: inbox.clone(),
             pending: RefCell::default(),
             forced: RefCell::new(false),
         });
-        LANE.with(|slot| *slot.borrow_mut() = Some(lane));
+        LANES.with(|lanes| lanes.borrow_mut().push(lane));
+        self.shared.queue().lanes.push(inbox.clone());
         tokio::spawn(run_lane(self.clone(), inbox));
+    }
+
+    /// Returns this thread's lane, if it has one.
+    fn lane(&self) -> Option<Rc<Lane>> {
+        let ours = |lane: &&Rc<Lane>| Arc::ptr_eq(&lane.shared, &self.shared);
+        LANES.with(|lanes| lanes.borrow().iter().find(ours).cloned())
     }
 
     /// Hands a change over; it becomes durable in the order of the calls of one task.
     pub(crate) fn write(&self, write: Write, forced: bool) -> Ack {
         let (acker, ack) = oneshot::channel();
-        LANE.with(|slot| match &*slot.borrow() {
-            Some(lane) => {
-                let lane_inbox = Some(lane.inbox.clone());
-                let mut pending = lane.pending.borrow_mut();
-                pending.push(Pending { write, acker, lane: lane_inbox });
-                *lane.forced.borrow_mut() |= forced;
-                if pending.len() == 1 {
-                    lane.inbox.notify.notify_one();
-                }
-            }
-            None => {
-                let pending = Pending { write, acker, lane: None };
-                self.shared.push(std::iter::once(pending), forced);
-            }
-        });
+        let Some(lane) = self.lane() else {
+            self.shared.push(std::iter::once(Pending { write, acker, lane: None }), forced);
+            return ack;
+        };
+        let mut pending = lane.pending.borrow_mut();
+        pending.push(Pending { write, acker, lane: Some(lane.inbox.clone()) });
+        *lane.forced.borrow_mut() |= forced;
+        if pending.len() == 1 {
+            lane.inbox.notify.notify_one();
+        }
         ack
     }
 
@@ -263,19 +269,19 @@ async fn run_lane(committer: Committer, inbox: Arc<LaneInbox>) {
         inbox.notify.notified().await;
         // The tasks that are ready now may have changes too.
         tokio::task::yield_now().await;
-        let gathered = LANE.with(|slot| {
-            let slot = slot.borrow();
-            let lane = slot.as_ref()?;
-            let pending = std::mem::take(&mut *lane.pending.borrow_mut());
-            let forced = std::mem::take(&mut *lane.forced.borrow_mut());
-            (!pending.is_empty()).then_some((pending, forced))
-        });
-        if let Some((pending, forced)) = gathered {
+        let Some(lane) = committer.lane() else { return };
+        let pending = std::mem::take(&mut *lane.pending.borrow_mut());
+        let forced = std::mem::take(&mut *lane.forced.borrow_mut());
+        if !pending.is_empty() {
             committer.shared.push(pending.into_iter(), forced);
         }
         let done = std::mem::take(&mut *lock(&inbox.done));
         for (acker, result) in done {
             let _ = acker.send(result);
+        }
+        if committer.shared.queue().stopped {
+            LANES.with(|lanes| lanes.borrow_mut().retain(|kept| !Rc::ptr_eq(kept, &lane)));
+            return;
         }
     }
 }
@@ -310,8 +316,14 @@ impl Worker {
                 Work::Stop => break,
             }
         }
-        let ended = self.shared.queue().ended.take();
         drop(self.store);
+        let (ended, lanes) = {
+            let mut queue = self.shared.queue();
+            (queue.ended.take(), std::mem::take(&mut queue.lanes))
+        };
+        for lane in lanes {
+            lane.notify.notify_one();
+        }
         if let Some(ended) = ended {
             let _ = ended.send(());
         }

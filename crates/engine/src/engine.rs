@@ -60,8 +60,7 @@ impl Engine {
         let owner = Arc::from(uuid::Uuid::now_v7().simple().to_string());
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let test_control = options.test_control;
-        let core =
-            Core::new(options, store, committer, caller, metrics, owner, events);
+        let core = Core::new(options, store, committer, caller, metrics, owner, events);
         let core = Arc::new(core);
         let test = test_control.then(|| TestControl::new(core.clone()));
         Ok(Self { core, test })

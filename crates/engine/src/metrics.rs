@@ -167,13 +167,7 @@ impl Metrics {
     }
 
     /// Counts a request. `api` is the route's name, never text from the request.
-    pub fn request(
-        &self,
-        transport: &'static str,
-        api: &'static str,
-        ok: bool,
-        elapsed: Duration,
-    ) {
+    pub fn request(&self, transport: &'static str, api: &'static str, ok: bool, elapsed: Duration) {
         let status = if ok { "ok" } else { "fail" };
         self.requests.get_or_create(&Request { r#type: transport, api, status }).inc();
         let label = Duration_ { r#type: transport, api };

@@ -183,7 +183,9 @@ impl NewGlobal {
         }
         self.check_options(limits)?;
         match &self.mode {
-            Mode::Saga { orders, .. } => check_orders(orders, self.steps.len())?,
+            Mode::Saga { concurrent, orders } => {
+                check_orders(orders, *concurrent, self.steps.len())?;
+            }
             Mode::Xa => check_xa_gid(&self.gid)?,
             Mode::Msg { delay } => check_option("delay", Some(*delay), limits)?,
             Mode::Workflow { data, .. } => {
@@ -269,28 +271,44 @@ fn check_xa_gid(gid: &Gid) -> Result<(), Invalid> {
     }
 }
 
-/// Checks that every order names existing steps and that no step waits for itself.
-fn check_orders(orders: &[Vec<usize>], steps: usize) -> Result<(), Invalid> {
+/// Checks that every order names existing steps and that no step waits for itself. In a serial
+/// saga every step also waits for the one before it.
+fn check_orders(orders: &[Vec<usize>], concurrent: bool, steps: usize) -> Result<(), Invalid> {
     if orders.len() > steps {
         return Err(Invalid::OrderOutOfRange { step: orders.len() - 1, steps });
     }
     if let Some(&step) = orders.iter().flatten().find(|&&step| step >= steps) {
         return Err(Invalid::OrderOutOfRange { step, steps });
     }
-    // Take away, again and again, the steps whose predecessors are gone; what stays is a cycle.
-    let mut left: Vec<usize> = (0..orders.len()).collect();
+    let against_the_line = |(step, before): (usize, &Vec<usize>)| {
+        (!concurrent && before.iter().any(|&earlier| earlier >= step)).then_some(step)
+    };
+    if let Some(step) = orders.iter().enumerate().find_map(against_the_line) {
+        return Err(Invalid::OrderCycle { step });
+    }
+    match first_on_a_cycle(orders) {
+        Some(step) => Err(Invalid::OrderCycle { step }),
+        None => Ok(()),
+    }
+}
+
+/// Takes away, again and again, the steps that wait for nobody who is left; what stays waits for
+/// itself.
+fn first_on_a_cycle(orders: &[Vec<usize>]) -> Option<usize> {
+    let mut waiting: Vec<usize> = (0..orders.len()).collect();
+    let mut is_waiting = vec![true; orders.len()];
     loop {
-        let before = left.len();
-        let blocked: Vec<usize> = left
-            .iter()
-            .copied()
-            .filter(|&step| orders[step].iter().any(|earlier| left.contains(earlier)))
-            .collect();
-        left = blocked;
-        match left.first() {
-            None => return Ok(()),
-            Some(&step) if left.len() == before => return Err(Invalid::OrderCycle { step }),
-            Some(_) => {}
+        let before = waiting.len();
+        waiting.retain(|&step| {
+            let blocked = |&earlier: &usize| is_waiting.get(earlier).copied().unwrap_or(false);
+            orders[step].iter().any(blocked)
+        });
+        if waiting.len() == before {
+            return waiting.first().copied();
+        }
+        is_waiting.fill(false);
+        for &step in &waiting {
+            is_waiting[step] = true;
         }
     }
 }
@@ -340,11 +358,7 @@ pub fn create(
     global
 }
 
-fn rows(
-    new: &NewGlobal,
-    subscribers: &[Option<Vec<Arc<str>>>],
-    now: Timestamp,
-) -> Vec<Branch> {
+fn rows(new: &NewGlobal, subscribers: &[Option<Vec<Arc<str>>>], now: Timestamp) -> Vec<Branch> {
     let mut rows = Vec::with_capacity(new.steps.len() * 2);
     let mut push = |branch_id: BranchId, op: Op, url: &Arc<str>, data: &Arc<[u8]>| {
         rows.push(Branch {

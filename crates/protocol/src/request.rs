@@ -174,10 +174,9 @@ impl fmt::Display for Refused {
                 f,
                 "gid {gid} is taken by a transaction with other {what}; use a new gid. FAILURE"
             ),
-            Self::OtherBranch { branch_id, op } => write!(
-                f,
-                "branch {branch_id} {op} is registered with other content. FAILURE"
-            ),
+            Self::OtherBranch { branch_id, op } => {
+                write!(f, "branch {branch_id} {op} is registered with other content. FAILURE")
+            }
             Self::OtherType { gid, stored, named } => {
                 write!(f, "gid {gid} is a {stored}, not a {named}. FAILURE")
             }

@@ -164,11 +164,7 @@ pub(crate) fn settle(global: &mut Global, policy: &Policy, cx: &Context) {
 fn interval(global: &Global, policy: &Policy) -> std::time::Duration {
     let pending = global.branches.iter().filter(|row| row.is_pending());
     let attempts = pending.map(|row| row.retry.attempts).max().unwrap_or(0);
-    backoff::interval(
-        global.base_interval(policy),
-        attempts.max(global.query.attempts),
-        policy,
-    )
+    backoff::interval(global.base_interval(policy), attempts.max(global.query.attempts), policy)
 }
 
 fn make_due(global: &mut Global) {
@@ -281,9 +277,8 @@ fn submit(
 
 /// Compares steps and payloads; rows of a step that fanned out all carry its payload.
 fn same_steps(global: &Global, new: &crate::create::NewGlobal) -> bool {
-    let same = |(stored, step): (&crate::global::StepDef, &crate::create::NewStep)| {
-        *stored == step.def
-    };
+    let same =
+        |(stored, step): (&crate::global::StepDef, &crate::create::NewStep)| *stored == step.def;
     let payload_of = |id: &str| {
         let of_step = |row: &&Branch| {
             let row_id = row.branch_id.as_str();
@@ -394,8 +389,7 @@ fn branch_answered(
     if !row.is_pending() || !in_direction {
         return;
     }
-    let is_saga_action =
-        global.trans_type() == TransType::Saga && row.op == crate::Op::Action;
+    let is_saga_action = global.trans_type() == TransType::Saga && row.op == crate::Op::Action;
     let retry = row.retry;
     let url = row.url.clone();
     let (status, retry) = match outcome {

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dtmd_protocol::{
-    Call, Global, GlobalStatus, Input, Op, Outcome, Target, Timestamp, step, url,
-};
+use dtmd_protocol::{Call, Global, GlobalStatus, Input, Op, Outcome, Target, Timestamp, step, url};
 use tracing::{debug, info};
 
 use super::Runner;
@@ -131,7 +129,12 @@ async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target,
     let answer = core.caller.call(&branch_call).await;
     let elapsed = begun.elapsed();
     core.destinations.answered(&to, answer.unreachable, Instant::now());
-    core.metrics.branch_called(trans_type, op_label(&branch_call.call.op), &answer.outcome, elapsed);
+    core.metrics.branch_called(
+        trans_type,
+        op_label(&branch_call.call.op),
+        &answer.outcome,
+        elapsed,
+    );
     report(&core, branch_call, &answer, elapsed);
     (target, answer)
 }

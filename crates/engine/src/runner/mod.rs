@@ -264,8 +264,7 @@ impl Runner {
         if gate_closed || self.core.is_closing() || !self.answers.is_empty() {
             return Vec::new();
         }
-        let mut calls =
-            plan(global, &self.core.options.policy, &self.core.clock.context()).calls;
+        let mut calls = plan(global, &self.core.options.policy, &self.core.clock.context()).calls;
         calls.retain(|call| !self.targets.contains(&call.target));
         calls
     }

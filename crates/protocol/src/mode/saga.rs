@@ -116,8 +116,7 @@ pub(crate) fn action_answered(
         Outcome::Unknown(_) => {
             let limit = global.options.retry_limit;
             if limit > 0 && global.branches[row].retry.attempts > limit {
-                let reason =
-                    format!("RetryCount is greater than RetryLimit, RetryLimit: {limit}");
+                let reason = format!("RetryCount is greater than RetryLimit, RetryLimit: {limit}");
                 advance_because(global, Move::RetriesSpent, &reason, policy, cx.now);
             }
         }
@@ -127,9 +126,8 @@ pub(crate) fn action_answered(
 
 /// Returns whether another pending action waits for step `done` to succeed.
 pub(crate) fn has_follower(global: &Global, done: usize) -> bool {
-    (0..steps(global)).any(|step| {
-        global.branches[action(step)].is_pending() && waits_for(global, step, done)
-    })
+    (0..steps(global))
+        .any(|step| global.branches[action(step)].is_pending() && waits_for(global, step, done))
 }
 
 fn steps(global: &Global) -> usize {
@@ -169,9 +167,8 @@ fn is_runnable(global: &Global, step: usize) -> bool {
 /// any more once a saga is aborting, so this set is stable. The barrier turns a needless
 /// compensation into a no-op.
 fn to_undo(global: &Global) -> Vec<bool> {
-    let may_have_run = |step| {
-        !global.branches[action(step)].is_pending() || is_runnable(global, step)
-    };
+    let may_have_run =
+        |step| !global.branches[action(step)].is_pending() || is_runnable(global, step);
     (0..steps(global)).map(may_have_run).collect()
 }
 
@@ -182,7 +179,6 @@ fn is_undone(global: &Global, to_undo: &[bool], step: usize) -> bool {
 /// Returns whether a compensation is to be called: its step is owed, and what ran after is undone.
 fn is_ready(global: &Global, to_undo: &[bool], step: usize) -> bool {
     !is_undone(global, to_undo, step)
-        && (0..steps(global)).all(|later| {
-            !waits_for(global, later, step) || is_undone(global, to_undo, later)
-        })
+        && (0..steps(global))
+            .all(|later| !waits_for(global, later, step) || is_undone(global, to_undo, later))
 }

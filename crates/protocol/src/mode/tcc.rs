@@ -51,11 +51,7 @@ pub(crate) fn settle(global: &mut Global, policy: &Policy, cx: &Context) {
 }
 
 /// Returns which op the status asks for; `None` while nothing is decided.
-pub(super) fn direction<'a>(
-    status: GlobalStatus,
-    forward: &'a Op,
-    back: &'a Op,
-) -> Option<&'a Op> {
+pub(super) fn direction<'a>(status: GlobalStatus, forward: &'a Op, back: &'a Op) -> Option<&'a Op> {
     match status {
         GlobalStatus::Submitted => Some(forward),
         GlobalStatus::Aborting => Some(back),

@@ -34,12 +34,7 @@ pub(crate) fn plan(planner: &mut Planner<'_>) {
 
 /// Schedules the next callback. What this one answered does not matter: a workflow ends by its
 /// submit, and until then it is called again, less and less often (D09).
-pub(crate) fn called_back(
-    global: &mut Global,
-    outcome: &Outcome,
-    policy: &Policy,
-    cx: &Context,
-) {
+pub(crate) fn called_back(global: &mut Global, outcome: &Outcome, policy: &Policy, cx: &Context) {
     if global.status != GlobalStatus::Prepared {
         return;
     }
