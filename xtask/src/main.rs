@@ -1,2 +1,85 @@
-//! x
-fn main() {}
+//! The project's own build steps: `cargo xtask check`, `layers`, `docs`, `test`.
+//!
+//! Everything a change must pass runs from here, the same on a laptop and on a server. This
+//! crate has few dependencies, so that it is built in seconds.
+
+mod docs;
+mod layers;
+mod licences;
+mod programs;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use shell::{Project, Stages};
+
+/// The project's own build steps.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that is checked without running tests
+    Check,
+    /// Compare which crate uses which with the table
+    Layers,
+    /// Write the generated pages
+    Docs,
+    /// Run all tests: the fast ones, then the end-to-end ones
+    Test(test::TestArgs),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            shell::say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command; false means that something was found and has been said.
+fn run(command: Command) -> Result<bool> {
+    let project = Project::load()?;
+    match command {
+        Command::Check => check(&project),
+        Command::Layers => {
+            let mut stages = Stages::new();
+            stages.run("layers", || layers::check(&project));
+            Ok(stages.close("layers"))
+        }
+        Command::Docs => {
+            for page in docs::write(&project)? {
+                shell::say(&format!("wrote {page}"));
+            }
+            Ok(true)
+        }
+        Command::Test(args) => test::run(&project, &args),
+    }
+}
+
+/// Runs every check, also after one has failed: a push should not find the next fault tomorrow.
+fn check(project: &Project) -> Result<bool> {
+    let mut stages = Stages::new();
+    stages.run("format", || shell::cargo(project, &["fmt", "--all", "--check", "--", "-l"]));
+    stages.run("layers", || layers::check(project));
+    stages.run("lints inherited", || tidy::check_lints(project));
+    stages.run("file sizes", || tidy::check_sizes(project));
+    stages.run("licences", || licences::check(project));
+    stages.run("generated pages", || docs::check(project));
+    let clippy =
+        ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    stages.run("clippy", || shell::cargo(project, &clippy));
+    Ok(stages.close("check"))
+}

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::committer::Committer;
 use crate::destinations::Destinations;
 use crate::error::EngineError;
-use crate::events::{Event, Passes};
+use crate::events::{EVENTS_MAX, Event, Passes};
 use crate::metrics::Metrics;
 use crate::options::EngineOptions;
 use crate::runner::{Message, Runner};
@@ -36,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) destinations: Destinations,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) alerts: broadcast::Sender<Event>,
     pub(crate) passes: Passes,
     /// This process's name as an owner of leases; new at every start.
     pub(crate) owner: Arc<str>,
@@ -55,15 +56,12 @@ struct Active {
 }
 
 impl Core {
-    #[expect(clippy::too_many_arguments, reason = "called once, by Engine::start")]
     pub(crate) fn new(
         options: EngineOptions,
         store: Arc<dyn Store>,
         committer: Committer,
         caller: Arc<dyn BranchCaller>,
         metrics: Arc<Metrics>,
-        owner: Arc<str>,
-        events: broadcast::Sender<Event>,
     ) -> Self {
         Self {
             destinations: Destinations::new(options.destinations.clone()),
@@ -74,9 +72,10 @@ impl Core {
             clock: Clock::default(),
             timers: Timers::default(),
             metrics,
-            events,
+            events: broadcast::channel(EVENTS_MAX).0,
+            alerts: broadcast::channel(EVENTS_MAX).0,
             passes: Passes::default(),
-            owner,
+            owner: Arc::from(uuid::Uuid::now_v7().simple().to_string()),
             closing: AtomicBool::new(false),
             active: Active {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),

@@ -15,7 +15,7 @@ use crate::caller::BranchCaller;
 use crate::committer::Committer;
 use crate::core::Core;
 use crate::error::EngineError;
-use crate::events::{EVENTS_MAX, Event};
+use crate::events::Event;
 use crate::metrics::Metrics;
 use crate::options::EngineOptions;
 use crate::runner::{Message, Reply};
@@ -57,11 +57,8 @@ impl Engine {
     ) -> std::io::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let committer = Committer::start(store.clone(), metrics.clone())?;
-        let owner = Arc::from(uuid::Uuid::now_v7().simple().to_string());
-        let (events, _) = broadcast::channel(EVENTS_MAX);
         let test_control = options.test_control;
-        let core = Core::new(options, store, committer, caller, metrics, owner, events);
-        let core = Arc::new(core);
+        let core = Arc::new(Core::new(options, store, committer, caller, metrics));
         let test = test_control.then(|| TestControl::new(core.clone()));
         Ok(Self { core, test })
     }
@@ -348,6 +345,11 @@ impl Engine {
     /// Listens to what happens. A listener that is too slow misses events, and is told so.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.core.events.subscribe()
+    }
+
+    /// Listens to branches that keep failing, apart from all other events.
+    pub fn alerts(&self) -> broadcast::Receiver<Event> {
+        self.core.alerts.subscribe()
     }
 
     /// Stops: refuses new requests, starts no more calls, waits for those in flight until

@@ -38,7 +38,7 @@ pub enum Event {
         /// How long it took.
         elapsed: Duration,
     },
-    /// A branch's outcome is unknown for the `attempts`-th time in a row, past the alert limit.
+    /// A branch's outcome is unknown for the `attempts`-th time in a row. On the channel of alerts.
     Alert {
         /// The transaction.
         gid: Gid,

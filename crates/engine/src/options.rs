@@ -25,8 +25,6 @@ pub struct EngineOptions {
     pub keep_finished: Option<Duration>,
     /// Time is driven from outside (design.md section 9): no timers, no claimer.
     pub test_control: bool,
-    /// Unknown outcomes in a row after which an alert is raised (`AlertRetryLimit`); 0: never.
-    pub alert_retry_limit: u32,
 }
 
 impl Default for EngineOptions {
@@ -40,7 +38,6 @@ impl Default for EngineOptions {
             wait_max: Duration::from_secs(60),
             keep_finished: Some(Duration::from_secs(7 * 24 * 3600)),
             test_control: false,
-            alert_retry_limit: 3,
         }
     }
 }

@@ -1,1 +1,11 @@
-//! Placeholder until its first code arrives.
+//! The dtmd server as a library: configuration, command line, logging, and the wiring of them all.
+//!
+//! [`run()`](run::run) and [`run::Server`] serve embedding; `main` is thin.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod logs;
+pub mod run;
+
+pub use run::{Server, run};

@@ -17,7 +17,7 @@ mod memory;
 pub mod record;
 mod store;
 
-pub use error::{StoreError, WriteError};
+pub use error::{BoxError, StoreError, WriteError};
 pub use memory::MemoryStore;
 pub use store::{
     Claim, Kv, KvPage, Lease, ListFilter, ListPage, Purge, Store, StoreInfo, Totals, Write,

@@ -250,12 +250,7 @@ impl Store for MemoryStore {
         Ok(self.state().kv.get(&(cat.to_owned(), key.to_owned())).cloned())
     }
 
-    async fn list_kv(
-        &self,
-        cat: &str,
-        position: &str,
-        limit: usize,
-    ) -> Result<KvPage, StoreError> {
+    async fn list_kv(&self, cat: &str, position: &str, limit: usize) -> Result<KvPage, StoreError> {
         let state = self.state();
         let from = (cat.to_owned(), position.to_owned());
         let mut entries: Vec<Kv> = state

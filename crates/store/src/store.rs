@@ -197,12 +197,7 @@ pub trait Store: Send + Sync {
     async fn load_kv(&self, cat: &str, key: &str) -> Result<Option<Kv>, StoreError>;
 
     /// Returns a page of a category's keys, in key order.
-    async fn list_kv(
-        &self,
-        cat: &str,
-        position: &str,
-        limit: usize,
-    ) -> Result<KvPage, StoreError>;
+    async fn list_kv(&self, cat: &str, position: &str, limit: usize) -> Result<KvPage, StoreError>;
 
     /// Returns how many globals there are.
     async fn totals(&self) -> Result<Totals, StoreError>;

@@ -1,1 +1,6 @@
-//! Placeholder until its first code arrives.
+//! HTTP and JSON-RPC, in and out.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod inbound;
+pub mod outbound;

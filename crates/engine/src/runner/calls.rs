@@ -83,9 +83,11 @@ impl Runner {
         after
     }
 
-    /// Tells whoever listens that a branch has been failing for long (spec 01 §5.5).
+    /// Tells whoever listens that a branch keeps failing (spec 01 §5.5).
     fn alert(&self, after: &Global) {
-        let limit = self.core.options.alert_retry_limit;
+        if self.core.alerts.receiver_count() == 0 {
+            return;
+        }
         for (target, outcome) in &self.answers {
             let (Target::Branch(index), Outcome::Unknown(error) | Outcome::Failure(error)) =
                 (target, outcome)
@@ -93,8 +95,8 @@ impl Runner {
                 continue;
             };
             let Some(row) = after.branches.get(*index) else { continue };
-            if limit > 0 && row.is_pending() && row.retry.attempts >= limit {
-                let _ = self.core.events.send(Event::Alert {
+            if row.is_pending() && row.retry.attempts > 0 {
+                let _ = self.core.alerts.send(Event::Alert {
                     gid: after.gid.clone(),
                     status: after.status,
                     url: row.url.to_string(),

@@ -1,0 +1,9 @@
+//! A small HTTP client, and the flows an application runs against the server.
+
+mod flows;
+mod http;
+mod model;
+
+pub use flows::{DtmClient, FlowError, branch_url};
+pub use http::{Answer, HttpClient, HttpError, Outcome};
+pub use model::{BranchRow, Msg, Saga, SagaStep, TccBranch, TransOptions, Transaction, XaBranch};

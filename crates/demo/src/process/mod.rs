@@ -1,0 +1,14 @@
+//! Starts servers and banks as processes of their own, and kills them.
+//!
+//! A child dies with its parent: by `kill_on_drop` when its handle is dropped, and by the parent
+//! death signal (where `setpriv` exists) when the parent itself is killed.
+
+mod bank;
+mod child;
+mod output;
+mod server;
+
+pub use bank::{BankProcess, BankSetup};
+pub(crate) use child::{DeathSignal, User, find_program, spawn_command};
+pub use output::find_url;
+pub use server::{ServerOptions, ServerProcess};

@@ -1,0 +1,437 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Flag, Secret};
+
+/// The whole command line.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(
+    name = "dtmd",
+    about = "A distributed transaction manager, wire-compatible with DTM",
+    after_help = "Start here: `dtmd demo` shows a transfer between two banks; `dtmd serve` runs \
+                  the server. DTM's own flags work too: `dtmd -c FILE` is `dtmd serve -c FILE`.",
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    dtm: DtmFlags,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// DTM's flags on the bare binary (spec 06 §3), so that unit files and images need no change.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+struct DtmFlags {
+    /// Run the server with this YAML file
+    #[arg(short = 'c', value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Run the server and log what it does in detail
+    #[arg(short = 'd')]
+    debug: bool,
+
+    /// Run the server with an empty store: everything in it is lost
+    #[arg(short = 'r')]
+    reset: bool,
+
+    /// Print the version
+    #[arg(short = 'v', long)]
+    version: bool,
+}
+
+impl Cli {
+    /// Reads the process's arguments; prints help or a usage error and exits where those are due.
+    pub fn parse_args() -> Self {
+        Self::parse()
+    }
+
+    /// Returns the command that was meant; none means: print the help.
+    pub fn into_command(self) -> Option<Command> {
+        let DtmFlags { config, debug, reset, version } = self.dtm;
+        match self.command {
+            Some(command) => Some(command),
+            None if version => Some(Command::Version),
+            None if config.is_some() || debug || reset => {
+                Some(Command::Serve(ServeArgs { config, debug, reset, ..ServeArgs::default() }))
+            }
+            None => None,
+        }
+    }
+}
+
+/// What dtmd can be asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Run a server for development: in memory, with detailed logs
+    Dev(DevArgs),
+    /// Show transactions at work: two banks, a server, a transfer
+    Demo(DemoArgs),
+    /// Run one of the demo's banks
+    #[command(hide = true)]
+    Bank(BankArgs),
+    /// Look at transactions and act on them
+    Tx(TxArgs),
+    /// Look at topics and change their subscribers
+    Topic(TopicArgs),
+    /// Check or export the embedded store of a server that is not running
+    Store(StoreArgs),
+    /// Print the version
+    Version,
+}
+
+/// `dtmd serve`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
+pub struct ServeArgs {
+    /// The YAML file; DTM's files work
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The embedded store's directory [Store.Path]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Where transactions are kept [Store.Driver]
+    #[arg(long, value_enum)]
+    pub store: Option<StoreKind>,
+
+    /// The address to listen on [Listen]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+
+    /// The port of the HTTP interface; 0 takes any free one [HttpPort]
+    #[arg(long, value_name = "PORT")]
+    pub http_port: Option<u16>,
+
+    /// Let other machines in without authentication [AllowAnonymous]
+    #[arg(long)]
+    pub allow_anonymous: bool,
+
+    /// Let tests drive the clock from this loopback address
+    #[arg(long, value_name = "ADDR", value_parser = parse_loopback)]
+    pub test_control: Option<SocketAddr>,
+
+    /// Start with an empty store: everything in it is lost
+    #[arg(short = 'r', long)]
+    pub reset: bool,
+
+    /// Log what the server does in detail [LogLevel: debug]
+    #[arg(short = 'd', long)]
+    pub debug: bool,
+
+    /// How log lines look [LogFormat]
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormatArg>,
+}
+
+impl ServeArgs {
+    /// Returns the options these flags set, to be laid over the file.
+    pub fn flags(&self) -> Vec<Flag> {
+        let mut flags = Vec::new();
+        let mut set = |key, flag, value: Option<String>| {
+            flags.extend(value.map(|value| Flag { key, value, flag }));
+        };
+        let data = self.data.as_ref().map(|path| path.to_string_lossy().into_owned());
+        set("Store.Path", "--data", data);
+        set("Store.Driver", "--store", self.store.map(|store| store.as_str().into()));
+        set("Listen", "--listen", self.listen.clone());
+        set("HttpPort", "--http-port", self.http_port.map(|port| port.to_string()));
+        let allow = self.allow_anonymous.then(|| "true".to_owned());
+        set("AllowAnonymous", "--allow-anonymous", allow);
+        set("LogLevel", "-d", self.debug.then(|| "debug".to_owned()));
+        set("LogFormat", "--log-format", self.log_format.map(|format| format.as_str().into()));
+        flags
+    }
+}
+
+/// The stores of this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// On this machine's disk
+    Embedded,
+    /// Forgotten at the end
+    Memory,
+}
+
+impl StoreKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormatArg {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl LogFormatArg {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// `dtmd dev`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
+pub struct DevArgs {
+    /// Keep transactions in this directory instead of in memory
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// The port of the HTTP interface; 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    pub http_port: Option<u16>,
+}
+
+/// `dtmd demo`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DemoArgs {
+    /// Which mode to show
+    #[arg(value_enum, default_value = "all")]
+    pub scenario: DemoScenario,
+
+    /// Let this step refuse, to see what is undone
+    #[arg(long, value_name = "N")]
+    pub fail_at: Option<u32>,
+
+    /// Run the XA part on this MySQL or MariaDB server
+    #[arg(long, value_name = "URL")]
+    pub mysql: Option<Secret>,
+
+    /// Run the XA part on this PostgreSQL server
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<Secret>,
+
+    /// Keep the demo's directory and say where it is
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// What the demo can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DemoScenario {
+    /// Actions, and compensations in reverse
+    Saga,
+    /// A message made final by a local transaction
+    Msg,
+    /// Try, then confirm or cancel
+    Tcc,
+    /// Two-phase commit of databases
+    Xa,
+    /// One after the other
+    All,
+}
+
+/// `dtmd bank`, the demo's participant.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct BankArgs {
+    /// The bank's database file
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+
+    /// Where to listen
+    #[arg(long, value_name = "ADDR")]
+    pub listen: SocketAddr,
+
+    /// The bank's name
+    #[arg(long)]
+    pub name: String,
+}
+
+/// How to reach the server, and how to print what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ClientArgs {
+    /// The server's URL
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "DTMD_SERVER",
+        default_value = "http://127.0.0.1:36789"
+    )]
+    pub server: String,
+
+    /// How to print
+    #[arg(short = 'o', long, global = true, value_enum, default_value = "table")]
+    pub output: OutputFormat,
+
+    /// How many seconds the server may take
+    #[arg(
+        long = "timeout",
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    pub timeout_secs: u64,
+}
+
+impl ClientArgs {
+    /// Returns how long the server may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_secs)
+    }
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people
+    Table,
+    /// The server's answer
+    Json,
+}
+
+/// `dtmd tx`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct TxArgs {
+    /// How to reach the server.
+    #[command(flatten)]
+    pub client: ClientArgs,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TxCommand,
+}
+
+/// What can be done with transactions.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum TxCommand {
+    /// List transactions
+    Ls {
+        /// Only those with this status
+        #[arg(long, value_parser = ["prepared", "submitted", "aborting", "succeed", "failed"])]
+        status: Option<String>,
+        /// Only those of this mode
+        #[arg(long = "type", value_parser = ["saga", "tcc", "xa", "msg", "workflow"])]
+        trans_type: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Go on from here; the list before says where
+        #[arg(long)]
+        position: Option<String>,
+    },
+    /// Show one transaction and its branches
+    Get {
+        /// Its gid
+        gid: String,
+    },
+    /// Try the branches of a transaction again now, not when their wait is over
+    Retry {
+        /// Its gid
+        gid: String,
+    },
+    /// Stop a transaction for good: it becomes failed, nothing is undone
+    Stop {
+        /// Its gid
+        gid: String,
+    },
+    /// Roll back a transaction that is not submitted yet
+    Abort {
+        /// Its gid
+        gid: String,
+        /// Why, to be kept with the transaction
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+/// `dtmd topic`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct TopicArgs {
+    /// How to reach the server.
+    #[command(flatten)]
+    pub client: ClientArgs,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TopicCommand,
+}
+
+/// What can be done with topics.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum TopicCommand {
+    /// List topics and their subscribers
+    Ls {
+        /// At most so many topics
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Go on from here; the list before says where
+        #[arg(long)]
+        position: Option<String>,
+    },
+    /// Add a subscriber to a topic; the topic is made if it is new
+    Subscribe {
+        /// The topic
+        topic: String,
+        /// The subscriber's URL
+        url: String,
+        /// A word about the subscriber
+        #[arg(long, default_value = "")]
+        remark: String,
+    },
+    /// Remove a subscriber from a topic
+    Unsubscribe {
+        /// The topic
+        topic: String,
+        /// The subscriber's URL
+        url: String,
+    },
+    /// Delete a topic with all subscribers
+    Delete {
+        /// The topic
+        topic: String,
+    },
+}
+
+/// `dtmd store`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct StoreArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What can be done with the files of an embedded store.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum StoreCommand {
+    /// Read everything and say whether it is whole; changes nothing
+    Check {
+        /// The store's directory
+        dir: PathBuf,
+    },
+    /// Print every transaction as a line of JSON
+    Export {
+        /// The store's directory
+        dir: PathBuf,
+    },
+}
+
+/// Reads an address and port that only this machine reaches.
+fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = text
+        .parse::<SocketAddr>()
+        .map_err(|_| "it takes an address and port, such as 127.0.0.1:0".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("it takes a loopback address only: whoever reaches it controls the clock".to_owned())
+    }
+}

@@ -1,0 +1,363 @@
+//! Every option the server knows, as one table: name, kind, default, meaning, and whether it has
+//! an effect. Reading, notes, "did you mean" and the documentation page all come from here.
+//!
+//! The file uses the standard library only and nothing of this crate, because the project's own
+//! build steps compile it too, to generate the page.
+
+/// What kind of value an option takes, and in which unit a bare number is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// Text that holds, or may hold, a password or token: it is never shown again.
+    Secret,
+    /// A whole number, zero or more.
+    Integer,
+    /// A size in bytes; `KiB` and `MiB` are understood.
+    Bytes,
+    /// A time; a bare number is seconds; `ms`, `s`, `m` and `h` are understood.
+    Seconds,
+    /// A time; a bare number is minutes.
+    Minutes,
+    /// `true` or `false`; `1` and `0` mean the same.
+    Bool,
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+}
+
+impl Kind {
+    /// Returns the kind as the documentation names it.
+    pub fn describe(self) -> String {
+        match self {
+            Kind::Text => "text".into(),
+            Kind::Secret => "secret text".into(),
+            Kind::Integer => "number".into(),
+            Kind::Bytes => "bytes".into(),
+            Kind::Seconds => "seconds".into(),
+            Kind::Minutes => "minutes".into(),
+            Kind::Bool => "true or false".into(),
+            Kind::Choice(words) => words.join(", "),
+        }
+    }
+}
+
+/// Whether an option does anything in this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It is used.
+    Used,
+    /// It is accepted, so that DTM's files load, and does nothing; the text says why.
+    Ignored(&'static str),
+}
+
+/// One option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionSpec {
+    /// The key path in the YAML file, joined by points: `Store.Driver`.
+    pub key: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// The built-in value, as it would be written in the file; empty if there is none.
+    pub default: &'static str,
+    /// Whether it does anything.
+    pub effect: Effect,
+    /// Whether DTM has it too.
+    pub from_dtm: bool,
+    /// The first version that knows it.
+    pub since: &'static str,
+    /// What it means, as one or two sentences.
+    pub doc: &'static str,
+}
+
+impl OptionSpec {
+    /// Returns the environment variable of the option.
+    pub fn env(&self) -> String {
+        env_name(self.key)
+    }
+}
+
+/// Returns the environment variable of a key path by DTM's rule (spec 06 §1): the parts joined
+/// with `_`, camel case split at word borders, in upper case.
+pub fn env_name(key: &str) -> String {
+    let letters: Vec<char> = key.chars().collect();
+    let mut name = String::with_capacity(key.len() + 8);
+    for (index, &letter) in letters.iter().enumerate() {
+        if letter == '.' {
+            name.push('_');
+            continue;
+        }
+        let before = index.checked_sub(1).map(|i| letters[i]);
+        let after = letters.get(index + 1);
+        let starts_word = letter.is_uppercase()
+            && before.is_some_and(|before| {
+                let ends_acronym = before.is_uppercase() && after.is_some_and(|c| c.is_lowercase());
+                before.is_lowercase() || before.is_ascii_digit() || ends_acronym
+            });
+        if starts_word {
+            name.push('_');
+        }
+        name.extend(letter.to_uppercase());
+    }
+    name
+}
+
+/// Returns the option with this key path.
+pub fn find(key: &str) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|option| option.key == key)
+}
+
+/// An option of DTM's that works here.
+const fn dtm(
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> OptionSpec {
+    OptionSpec { key, kind, default, effect: Effect::Used, from_dtm: true, since: "0.1.0", doc }
+}
+
+/// An option of DTM's that is accepted and does nothing here.
+const fn ignored(
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    why: &'static str,
+) -> OptionSpec {
+    let effect = Effect::Ignored(why);
+    OptionSpec { key, kind, default, effect, from_dtm: true, since: "0.1.0", doc: "" }
+}
+
+/// An option that only this server has.
+const fn ours(
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> OptionSpec {
+    OptionSpec { key, kind, default, effect: Effect::Used, from_dtm: false, since: "0.1.0", doc }
+}
+
+const DRIVERS: Kind =
+    Kind::Choice(&["boltdb", "embedded", "memory", "redis", "mysql", "postgres", "sqlserver"]);
+const LEVELS: Kind = Kind::Choice(&["debug", "info", "warn", "error"]);
+const FORMATS: Kind = Kind::Choice(&["text", "json"]);
+
+const NO_DATABASE: &str = "the stores of this build need no database";
+const NO_DISCOVERY: &str = "service discovery is not in this build";
+const NO_GRPC: &str = "gRPC is not in this build";
+const TO_STDERR: &str = "logs go to stderr; let the service manager keep and rotate them";
+const ALWAYS_SYNC: &str = "results are always written in batches, with the durability each needs";
+
+/// Every option, in the order of the documentation page.
+pub const OPTIONS: &[OptionSpec] = &[
+    dtm(
+        "Store.Driver",
+        DRIVERS,
+        "boltdb",
+        "Where transactions are kept. `boltdb` and `embedded` both mean the embedded store, \
+         `memory` forgets everything at the end; the others are not in this build.",
+    ),
+    ours("Store.Path", Kind::Text, "./dtmd-data", "The embedded store's directory."),
+    ignored("Store.Host", Kind::Text, "", NO_DATABASE),
+    ignored("Store.Port", Kind::Integer, "0", NO_DATABASE),
+    ignored("Store.User", Kind::Text, "", NO_DATABASE),
+    ignored("Store.Password", Kind::Secret, "", NO_DATABASE),
+    ignored("Store.Db", Kind::Text, "dtm", NO_DATABASE),
+    ignored("Store.Schema", Kind::Text, "public", NO_DATABASE),
+    ignored("Store.MaxOpenConns", Kind::Integer, "500", NO_DATABASE),
+    ignored("Store.MaxIdleConns", Kind::Integer, "500", NO_DATABASE),
+    ignored("Store.ConnMaxLifeTime", Kind::Minutes, "5", NO_DATABASE),
+    ignored(
+        "Store.DataExpire",
+        Kind::Seconds,
+        "604800",
+        "unfinished transactions never expire; for finished ones set Store.FinishedDataExpire",
+    ),
+    dtm(
+        "Store.FinishedDataExpire",
+        Kind::Seconds,
+        "86400",
+        "How long a finished transaction can still be queried. Unfinished ones never expire.",
+    ),
+    ignored("Store.RedisPrefix", Kind::Text, "{a}", NO_DATABASE),
+    ours(
+        "Listen",
+        Kind::Text,
+        "127.0.0.1",
+        "The address to listen on. Anything but a loopback address needs `AllowAnonymous: \
+         true`, because callers are not authenticated.",
+    ),
+    ours(
+        "AllowAnonymous",
+        Kind::Bool,
+        "false",
+        "Lets callers from other machines in without authentication. Set it only on a network \
+         where every host may start, stop and read transactions.",
+    ),
+    dtm(
+        "HttpPort",
+        Kind::Integer,
+        "36789",
+        "The port of the HTTP and JSON-RPC interface; 0 takes any free one.",
+    ),
+    ignored("GrpcPort", Kind::Integer, "36790", NO_GRPC),
+    ignored(
+        "JsonRpcPort",
+        Kind::Integer,
+        "36791",
+        "JSON-RPC is served on HttpPort, as DTM does it",
+    ),
+    ignored("AdminBasePath", Kind::Text, "", "the admin pages are not in this build"),
+    dtm(
+        "TransCronInterval",
+        Kind::Seconds,
+        "3",
+        "How often due transactions that nobody works on are looked for.",
+    ),
+    dtm(
+        "TimeoutToFail",
+        Kind::Seconds,
+        "35",
+        "How long a transaction may stay prepared before it is rolled back, unless it says \
+         otherwise. Not less than RetryInterval.",
+    ),
+    dtm(
+        "RetryInterval",
+        Kind::Seconds,
+        "10",
+        "The first wait before a branch call is repeated; every further wait doubles. At \
+         least 10.",
+    ),
+    ours(
+        "RetryIntervalMax",
+        Kind::Seconds,
+        "3600",
+        "The longest wait between two calls of one branch. Not less than RetryInterval.",
+    ),
+    ours(
+        "RetryJitterPercent",
+        Kind::Integer,
+        "10",
+        "By how much, up or down, each wait deviates, so that many transactions do not come \
+         back in one moment. At most 50.",
+    ),
+    dtm(
+        "RequestTimeout",
+        Kind::Seconds,
+        "3",
+        "How long one branch call may take, unless the transaction says otherwise.",
+    ),
+    ours(
+        "DestinationConcurrency",
+        Kind::Integer,
+        "64",
+        "How many branch calls to one host and port may be under way at a time.",
+    ),
+    ours(
+        "BreakerFailures",
+        Kind::Integer,
+        "5",
+        "After how many calls in a row without an answer a host and port is left alone for \
+         BreakerOpen; 0 switches this off.",
+    ),
+    ours(
+        "BreakerOpen",
+        Kind::Seconds,
+        "5",
+        "How long a host and port that does not answer is left alone before one call tries it \
+         again.",
+    ),
+    ours(
+        "SubstringResult",
+        Kind::Bool,
+        "true",
+        "How a branch's answer is read. `true`: DTM's rule, FAILURE or ONGOING anywhere in \
+         the body counts. `false`: only the status and the member `dtm_result` count.",
+    ),
+    ours("BodyMaxBytes", Kind::Bytes, "1MiB", "The longest request body."),
+    ours("HeaderMaxBytes", Kind::Bytes, "16KiB", "The longest request line and headers together."),
+    ours("StepsMax", Kind::Integer, "1000", "The most steps in one submitted transaction."),
+    ours(
+        "BranchesMax",
+        Kind::Integer,
+        "4000",
+        "The most branches of one transaction, however they come in.",
+    ),
+    ours("PayloadMaxBytes", Kind::Bytes, "256KiB", "The longest payload of one branch."),
+    ours("ResponseMaxBytes", Kind::Bytes, "64KiB", "How much of a branch's answer is read."),
+    ours(
+        "ConnectionsMax",
+        Kind::Integer,
+        "10000",
+        "The most connections from callers at a time; further ones wait to be accepted.",
+    ),
+    ours(
+        "HeaderTimeout",
+        Kind::Seconds,
+        "10",
+        "How long a caller may take to send the request line and headers.",
+    ),
+    ours("BodyTimeout", Kind::Seconds, "30", "How long a caller may take to send the body."),
+    ours(
+        "IdleTimeout",
+        Kind::Seconds,
+        "60",
+        "How long a connection may wait for its next request.",
+    ),
+    ours("WriteTimeout", Kind::Seconds, "30", "How long a caller may take to read the answer."),
+    ours(
+        "ShutdownTimeout",
+        Kind::Seconds,
+        "10",
+        "How long requests and branch calls under way may take to end when the server is told \
+         to stop. What is not done by then is done after the next start.",
+    ),
+    ours(
+        "NetworkThreads",
+        Kind::Integer,
+        "0",
+        "Threads for connections; 0 takes one for every processor.",
+    ),
+    dtm(
+        "ConfigUpdateInterval",
+        Kind::Seconds,
+        "3",
+        "How often topics are read again from the store.",
+    ),
+    dtm(
+        "AlertRetryLimit",
+        Kind::Integer,
+        "3",
+        "After how many failed tries of one branch the alert goes out.",
+    ),
+    dtm("AlertWebHook", Kind::Secret, "", "The http URL the alert is posted to; empty sends none."),
+    dtm(
+        "LogLevel",
+        LEVELS,
+        "info",
+        "The least important level to log. The variable RUST_LOG, if set, wins.",
+    ),
+    ours("LogFormat", FORMATS, "text", "Lines for people, or one JSON object a line."),
+    ignored("Log.Outputs", Kind::Text, "stderr", TO_STDERR),
+    ignored("Log.RotationEnable", Kind::Integer, "0", TO_STDERR),
+    ignored("Log.RotationConfigJSON", Kind::Text, "{}", TO_STDERR),
+    ignored(
+        "TimeZoneOffset",
+        Kind::Text,
+        "",
+        "times are written in the zone of the server process; set TZ",
+    ),
+    ignored("UpdateBranchSync", Kind::Integer, "1", ALWAYS_SYNC),
+    ignored("UpdateBranchAsyncGoroutineNum", Kind::Integer, "1", ALWAYS_SYNC),
+    ignored("MicroService.Driver", Kind::Text, "default", NO_DISCOVERY),
+    ignored("MicroService.Target", Kind::Secret, "", NO_DISCOVERY),
+    ignored("MicroService.EndPoint", Kind::Text, "", NO_DISCOVERY),
+    ignored("HttpMicroService.Driver", Kind::Text, "default", NO_DISCOVERY),
+    ignored("HttpMicroService.RegistryType", Kind::Text, "", NO_DISCOVERY),
+    ignored("HttpMicroService.RegistryAddress", Kind::Text, "", NO_DISCOVERY),
+    ignored("HttpMicroService.RegistryOptions", Kind::Secret, "{}", NO_DISCOVERY),
+    ignored("HttpMicroService.Target", Kind::Secret, "", NO_DISCOVERY),
+    ignored("HttpMicroService.EndPoint", Kind::Text, "", NO_DISCOVERY),
+    ignored("GrpcServiceConfig", Kind::Text, "", NO_GRPC),
+    ignored("GrpcBalancer", Kind::Text, "", "DTM does not read it either"),
+];

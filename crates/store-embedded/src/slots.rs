@@ -1,0 +1,135 @@
+//! What is kept in memory of every global, in the order of arrival: about 40 bytes each.
+
+use std::collections::BTreeMap;
+
+/// Where a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Location {
+    pub(crate) segment: u32,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+/// Whether a number is in use, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Use {
+    #[default]
+    Free,
+    /// The global is in memory.
+    Live,
+    /// The global is read from its location when it is asked for.
+    Finished,
+}
+
+/// The entry of one global.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Slot {
+    /// Of the gid; the gid itself is in the record.
+    pub(crate) hash: u64,
+    pub(crate) created: i64,
+    pub(crate) ended: i64,
+    /// Of a finished one.
+    pub(crate) at: Location,
+    pub(crate) used: Use,
+    pub(crate) status: u8,
+    pub(crate) trans_type: u8,
+}
+
+/// Numbers per chunk: small enough that one old unfinished global holds little else.
+const CHUNK: u64 = 64;
+
+#[derive(Debug)]
+struct Chunk {
+    slots: [Slot; CHUNK as usize],
+    used: u32,
+    /// No finished one ended before this.
+    ended_min: i64,
+}
+
+/// A sparse table by number, kept in chunks that go when they are empty.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    chunks: BTreeMap<u64, Box<Chunk>>,
+    finished: usize,
+}
+
+impl Slots {
+    pub(crate) fn get(&self, number: u64) -> Option<&Slot> {
+        let slot = &self.chunks.get(&(number / CHUNK))?.slots[within(number)];
+        (slot.used != Use::Free).then_some(slot)
+    }
+
+    /// Returns how many are finished.
+    pub(crate) fn finished(&self) -> usize {
+        self.finished
+    }
+
+    /// Sets an entry, whatever was there.
+    pub(crate) fn set(&mut self, number: u64, slot: Slot) {
+        self.remove(number);
+        let chunk = self.chunks.entry(number / CHUNK).or_insert_with(|| {
+            let slots = [Slot::default(); CHUNK as usize];
+            Box::new(Chunk { slots, used: 0, ended_min: i64::MAX })
+        });
+        chunk.used += 1;
+        chunk.slots[within(number)] = slot;
+        if slot.used == Use::Finished {
+            self.finished += 1;
+            chunk.ended_min = chunk.ended_min.min(slot.ended);
+        }
+    }
+
+    /// Takes an entry out.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<Slot> {
+        let chunk = self.chunks.get_mut(&(number / CHUNK))?;
+        let slot = std::mem::take(&mut chunk.slots[within(number)]);
+        if slot.used == Use::Free {
+            return None;
+        }
+        chunk.used -= 1;
+        if slot.used == Use::Finished {
+            self.finished -= 1;
+            let finished = chunk.slots.iter().filter(|slot| slot.used == Use::Finished);
+            chunk.ended_min = finished.map(|slot| slot.ended).min().unwrap_or(i64::MAX);
+        }
+        if chunk.used == 0 {
+            self.chunks.remove(&(number / CHUNK));
+        }
+        Some(slot)
+    }
+
+    /// Walks from `from` upwards.
+    pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = (u64, &Slot)> {
+        let chunks = self.chunks.range(from / CHUNK..);
+        chunks.flat_map(numbered).filter(move |(number, _)| *number >= from)
+    }
+
+    /// Walks from below `before` downwards.
+    pub(crate) fn before(&self, before: u64) -> impl Iterator<Item = (u64, &Slot)> {
+        let chunks = self.chunks.range(..=before / CHUNK).rev();
+        chunks.flat_map(|chunk| numbered(chunk).rev()).filter(move |(number, _)| *number < before)
+    }
+
+    /// Walks over the finished ones that ended before a time.
+    pub(crate) fn ended_before(&self, time: i64) -> impl Iterator<Item = (u64, &Slot)> {
+        let chunks = self.chunks.iter().filter(move |(_, chunk)| chunk.ended_min < time);
+        chunks
+            .flat_map(numbered)
+            .filter(move |(_, slot)| slot.used == Use::Finished && slot.ended < time)
+    }
+}
+
+fn within(number: u64) -> usize {
+    // Below CHUNK.
+    (number % CHUNK) as usize
+}
+
+fn numbered<'a>(
+    (at, chunk): (&u64, &'a Box<Chunk>),
+) -> impl DoubleEndedIterator<Item = (u64, &'a Slot)> + use<'a> {
+    let first = at * CHUNK;
+    let slots = chunk.slots.iter().enumerate();
+    slots
+        .map(move |(within, slot)| (first + within as u64, slot))
+        .filter(|(_, slot)| slot.used != Use::Free)
+}

@@ -1,0 +1,73 @@
+//! What applications ask: the life of a transaction (spec 01 §2). JSON-RPC's methods are the same
+//! functions.
+
+use dtmd_protocol::TransType;
+use dtmd_wire::{RegisterRequest, RequestError, TransRequest, response};
+
+use super::super::api::Api;
+use super::super::guard::Principal;
+use super::super::reply::{Problem, Reply};
+
+pub(in super::super) async fn prepare(
+    api: &Api,
+    principal: &Principal,
+    body: &[u8],
+) -> Result<(), Problem> {
+    let new = TransRequest::parse(body)?.into_new_global(principal.namespace().clone())?;
+    Ok(api.engine.prepare(new).await?)
+}
+
+/// A workflow's submit ends it; every other's starts it.
+pub(in super::super) async fn submit(
+    api: &Api,
+    principal: &Principal,
+    body: &[u8],
+) -> Result<(), Problem> {
+    let request = TransRequest::parse(body)?;
+    if request.trans_type()? == TransType::Workflow {
+        let (gid, end) = (request.gid()?, request.workflow_end()?);
+        return Ok(api.engine.finish_workflow(&gid, end.succeed, end.reason, end.result).await?);
+    }
+    let new = request.into_new_global(principal.namespace().clone())?;
+    Ok(api.engine.submit(new).await?)
+}
+
+pub(in super::super) async fn abort(api: &Api, body: &[u8]) -> Result<(), Problem> {
+    let request = TransRequest::parse(body)?;
+    // A word that is none is no type: a message is aborted without one.
+    let trans_type = TransType::parse(&request.trans_type);
+    Ok(api.engine.abort(&request.gid()?, trans_type, &request.rollback_reason).await?)
+}
+
+pub(in super::super) async fn force_stop(api: &Api, body: &[u8]) -> Result<(), Problem> {
+    let gid = TransRequest::parse(body)?.gid()?;
+    Ok(api.engine.force_stop(&gid).await?)
+}
+
+pub(in super::super) async fn register_branch(api: &Api, body: &[u8]) -> Result<(), Problem> {
+    let request = RegisterRequest::parse(body).map_err(|error| match error {
+        // This route alone answers 400 (spec 02 §1.2).
+        RequestError::Undecodable(text) => Problem::Parameter(400, text),
+        error => error.into(),
+    })?;
+    let (gid, trans_type, rows) = (request.gid()?, request.trans_type()?, request.rows()?);
+    Ok(api.engine.register(&gid, trans_type, rows).await?)
+}
+
+pub(in super::super) async fn prepare_workflow(
+    api: &Api,
+    principal: &Principal,
+    body: &[u8],
+) -> Result<Reply, Problem> {
+    let mut request = TransRequest::parse(body)?;
+    if request.trans_type.is_empty() {
+        request.trans_type = TransType::Workflow.as_str().into();
+    }
+    if request.trans_type != TransType::Workflow.as_str() {
+        let text = format!("trans_type: '{}' is not workflow", request.trans_type);
+        return Err(RequestError::Invalid(text).into());
+    }
+    let new = request.into_new_global(principal.namespace().clone())?;
+    let global = api.engine.prepare_workflow(new).await?;
+    Ok(Reply::json(response::prepare_workflow(&global, api.options.zone)))
+}
