@@ -28,6 +28,8 @@ mod test_control;
 mod timers;
 mod topics;
 
+pub use dtmd_store::{Kv, KvPage, ListFilter, ListPage};
+
 pub use caller::{Answer, BranchCall, BranchCaller};
 pub use destinations::DestinationLimits;
 pub use engine::{Engine, ResetCount};

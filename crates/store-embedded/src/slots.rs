@@ -101,20 +101,24 @@ impl Slots {
     /// Walks from `from` upwards.
     pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = (u64, &Slot)> {
         let chunks = self.chunks.range(from / CHUNK..);
-        chunks.flat_map(numbered).filter(move |(number, _)| *number >= from)
+        chunks
+            .flat_map(|(at, chunk)| numbered(*at, chunk))
+            .filter(move |(number, _)| *number >= from)
     }
 
     /// Walks from below `before` downwards.
     pub(crate) fn before(&self, before: u64) -> impl Iterator<Item = (u64, &Slot)> {
         let chunks = self.chunks.range(..=before / CHUNK).rev();
-        chunks.flat_map(|chunk| numbered(chunk).rev()).filter(move |(number, _)| *number < before)
+        chunks
+            .flat_map(|(at, chunk)| numbered(*at, chunk).rev())
+            .filter(move |(number, _)| *number < before)
     }
 
     /// Walks over the finished ones that ended before a time.
     pub(crate) fn ended_before(&self, time: i64) -> impl Iterator<Item = (u64, &Slot)> {
         let chunks = self.chunks.iter().filter(move |(_, chunk)| chunk.ended_min < time);
         chunks
-            .flat_map(numbered)
+            .flat_map(|(at, chunk)| numbered(*at, chunk))
             .filter(move |(_, slot)| slot.used == Use::Finished && slot.ended < time)
     }
 }
@@ -125,11 +129,62 @@ fn within(number: u64) -> usize {
 }
 
 fn numbered<'a>(
-    (at, chunk): (&u64, &'a Box<Chunk>),
+    at: u64,
+    chunk: &'a Chunk,
 ) -> impl DoubleEndedIterator<Item = (u64, &'a Slot)> + use<'a> {
     let first = at * CHUNK;
     let slots = chunk.slots.iter().enumerate();
     slots
         .map(move |(within, slot)| (first + within as u64, slot))
         .filter(|(_, slot)| slot.used != Use::Free)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::sim::Random;
+
+    /// Whatever is set and removed, every walk is that of a plain map.
+    #[test]
+    fn walks_are_those_of_a_plain_map() {
+        let mut random = Random(1);
+        let (mut slots, mut plain) = (Slots::default(), BTreeMap::new());
+        for _ in 0..3000 {
+            let number = random.below(500) as u64;
+            if random.below(3) == 0 {
+                let removed = slots.remove(number).map(|slot| slot.ended);
+                assert_eq!(removed, plain.remove(&number).map(|(ended, _)| ended));
+            } else {
+                let ended = i64::try_from(random.below(100)).unwrap();
+                let used = if random.below(2) == 0 { Use::Live } else { Use::Finished };
+                slots.set(number, Slot { ended, used, ..Slot::default() });
+                plain.insert(number, (ended, used));
+            }
+            let at = random.below(520) as u64;
+            let numbers = |walk: &mut dyn Iterator<Item = (u64, &Slot)>| -> Vec<u64> {
+                walk.map(|(number, _)| number).collect()
+            };
+            let up: Vec<u64> = plain.range(at..).map(|(number, _)| *number).collect();
+            let down: Vec<u64> = plain.range(..at).rev().map(|(number, _)| *number).collect();
+            assert_eq!(numbers(&mut slots.from(at)), up);
+            assert_eq!(numbers(&mut slots.before(at)), down);
+            let is_finished = |used: &Use| *used == Use::Finished;
+            let old = plain.iter().filter(|(_, (ended, used))| *ended < 50 && is_finished(used));
+            let old: Vec<u64> = old.map(|(number, _)| *number).collect();
+            assert_eq!(numbers(&mut slots.ended_before(50)), old);
+            assert_eq!(
+                slots.finished(),
+                plain.values().filter(|(_, used)| is_finished(used)).count()
+            );
+        }
+        assert_eq!(slots.before(u64::MAX).count(), plain.len());
+    }
+
+    /// A million finished globals must not take more than 100 MB; the hashes take 25 beside this.
+    #[test]
+    fn a_slot_is_small() {
+        assert!(size_of::<Slot>() <= 40);
+    }
 }

@@ -95,7 +95,7 @@ impl Spares {
     }
 
     fn make(&self) -> io::Result<Spare> {
-        const ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+        static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
         let name = {
             let mut state = self.state();
             state.next += 1;

@@ -10,7 +10,7 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 
 use super::child::{DeathSignal, spawn_command};
-use super::output::{Log, drain};
+use super::output::{Log, drain, wait_drained};
 use crate::bank::{BANK_READY, BANK_XA_URL, CallReport, Fault, Stats};
 use crate::client::HttpClient;
 
@@ -75,17 +75,15 @@ impl BankProcess {
         }
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
-        if let Some(stderr) = child.stderr.take() {
-            drain(stderr, log.clone(), watch::channel(None).0);
-        }
+        let stderr = child.stderr.take().context("the bank's errors are not readable")?;
+        let errors = drain(stderr, log.clone(), watch::channel(None).0);
         let stdout = child.stdout.take().context("the bank's output is not readable")?;
         let mut lines = BufReader::new(stdout).lines();
         let url = match tokio::time::timeout(READY_TIMEOUT, lines.next_line()).await {
             Ok(Ok(Some(line))) => url_of(&line)?,
             Ok(_) => {
-                // What it said last may still be on its way.
                 let _ = child.wait().await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                wait_drained(vec![errors]).await;
                 bail!("the bank {name} ended before it was ready\n{}", log.tail())
             }
             Err(_) => bail!("the bank {name} was not ready in time\n{}", log.tail()),

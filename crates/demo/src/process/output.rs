@@ -4,12 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// How much of the end of a log is shown when something fails.
 const TAIL_SIZE_MAX_BYTES: u64 = 8 * 1024;
+
+/// Longest wait for the last words of a child that has ended.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Finds the URL a server says it serves: the first `http://HOST:PORT` of a loopback or
 /// unspecified host, or the address after `listening on`. Port 0 is a wish, not an address.
@@ -71,12 +76,12 @@ impl Log {
     }
 }
 
-/// Copies a stream to the log, and tells the first URL it finds.
+/// Copies a stream to the log until it ends, and tells the first URL it finds.
 pub(super) fn drain(
     stream: impl AsyncRead + Unpin + Send + 'static,
     log: Log,
     url: watch::Sender<Option<String>>,
-) {
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
@@ -87,7 +92,18 @@ pub(super) fn drain(
             }
             log.write(&line);
         }
-    });
+    })
+}
+
+/// Waits until all that a child that has ended said is in the log; not long, because a child of
+/// its own may hold the streams open.
+pub(super) async fn wait_drained(drains: Vec<JoinHandle<()>>) {
+    let all = async {
+        for drain in drains {
+            let _ = drain.await;
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 
 use super::child::{DeathSignal, spawn_command};
-use super::output::{Log, drain};
+use super::output::{Log, drain, wait_drained};
 use crate::client::HttpClient;
 
 /// How long a server may take from its start to the first 200 of `/healthz`.
@@ -162,11 +162,12 @@ impl ServerProcess {
             .spawn()
             .with_context(|| format!("cannot start {}", options.binary.display()))?;
         let (sender, receiver) = watch::channel(None);
+        let mut drains = Vec::new();
         if let Some(stdout) = child.stdout.take() {
-            drain(stdout, self.log.clone(), sender.clone());
+            drains.push(drain(stdout, self.log.clone(), sender.clone()));
         }
         if let Some(stderr) = child.stderr.take() {
-            drain(stderr, self.log.clone(), sender);
+            drains.push(drain(stderr, self.log.clone(), sender));
         }
         match wait_ready(&mut child, &receiver, options.http_port).await {
             Ok(url) => {
@@ -178,6 +179,7 @@ impl ServerProcess {
             }
             Err(error) => {
                 let _ = child.kill().await;
+                wait_drained(drains).await;
                 Err(error.context(format!("the server's output:\n{}", self.log.tail())))
             }
         }

@@ -241,17 +241,9 @@ pub enum DemoScenario {
 /// `dtmd bank`, the demo's participant.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct BankArgs {
-    /// The bank's database file
-    #[arg(long, value_name = "FILE")]
-    pub data: PathBuf,
-
-    /// Where to listen
-    #[arg(long, value_name = "ADDR")]
-    pub listen: SocketAddr,
-
-    /// The bank's name
-    #[arg(long)]
-    pub name: String,
+    /// The bank's own arguments; `dtmd_demo::bank` reads them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
 }
 
 /// How to reach the server, and how to print what it says.

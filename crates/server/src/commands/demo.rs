@@ -29,13 +29,5 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
 
 /// Runs one of the demo's banks as a process of its own.
 pub(super) async fn bank(args: BankArgs) -> anyhow::Result<()> {
-    dtmd_demo::bank::run_process(vec![
-        "--data".to_owned(),
-        args.data.to_string_lossy().into_owned(),
-        "--listen".to_owned(),
-        args.listen.to_string(),
-        "--name".to_owned(),
-        args.name,
-    ])
-    .await
+    dtmd_demo::bank::run_process(args.args).await
 }

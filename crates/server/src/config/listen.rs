@@ -187,7 +187,7 @@ impl Default for TimeoutsConfig {
         Self {
             header: Duration::from_secs(10),
             body: Duration::from_secs(30),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_secs(120),
             write: Duration::from_secs(30),
             shutdown: Duration::from_secs(10),
         }

@@ -301,8 +301,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     ours(
         "IdleTimeout",
         Kind::Seconds,
-        "60",
-        "How long a connection may wait for its next request.",
+        "120",
+        "How long a connection may wait for its next request; longer than the 90 s after which Go's \
+         clients close theirs.",
     ),
     ours("WriteTimeout", Kind::Seconds, "30", "How long a caller may take to read the answer."),
     ours(

@@ -72,7 +72,7 @@ impl Held {
     }
 
     fn purge(&mut self, before: Timestamp) {
-        self.globals.retain(|_, global| !global.finished.is_some_and(|at| at < before));
+        self.globals.retain(|_, global| global.finished.is_none_or(|at| at >= before));
     }
 
     /// Reads everything a store holds, by its lists.

@@ -90,7 +90,7 @@ pub(super) fn to_base64(bytes: &[u8]) -> String {
 /// Returns the bytes of what [`to_base64`] wrote, `None` for anything else.
 pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=').as_bytes();
-    if text.len() % 4 != 0 || text.len() - digits.len() > 2 {
+    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
         return None;
     }
     let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
