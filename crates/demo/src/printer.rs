@@ -127,7 +127,7 @@ impl Printer {
         });
         let note = note.map(|note| self.paint(Style::Dim, &format!("  {note}")));
         let line = format!(
-            "  {:<8} {:<10} {:<4} {:<26} {outcome} {took}{}",
+            "  {:<10} {:<10} {:<4} {:<26} {outcome} {took}{}",
             report.bank,
             report.op,
             report.branch_id,
@@ -216,7 +216,7 @@ mod tests {
         printer.call(&report("failure", None));
         let lines = printer.lines();
         assert!(
-            lines[0].starts_with("  a        action     01   debit alice 30             success")
+            lines[0].starts_with("  a          action     01   debit alice 30             success")
         );
         assert!(lines[1].contains("hanging") && lines[1].ends_with("kept out"));
         let at = |line: &str| line.find(" ms").unwrap();

@@ -16,6 +16,8 @@
 //!
 //! What it must not know: HTTP, gRPC, JSON, stores, threads.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
 pub mod backoff;
 pub mod create;
 pub mod durability;

@@ -153,7 +153,7 @@ pub(crate) fn load(disk: &dyn Disk, reading: Reading) -> Result<Loaded, OpenErro
     }
     let leftovers = names.into_iter().filter(|name| {
         let id = id_of(name, ".log").or_else(|| id_of(name, ".hint"));
-        id.is_some_and(|id| id < oldest) || name.ends_with(".tmp")
+        id.is_some_and(|id| id < oldest) || name.ends_with(".hint.tmp")
     });
     let leftovers = leftovers.collect();
     Ok(Loaded { index, tail, oldest, leftovers, scans, damages: damages.noted })

@@ -6,7 +6,7 @@
 //! opening.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,6 +69,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Does all that is due.
 pub(crate) fn run(shared: &Shared) -> Result<(), StoreError> {
+    let _maintaining = shared.maintaining.lock().unwrap_or_else(PoisonError::into_inner);
     // What frees room comes before what takes it.
     bound_history(shared)?;
     while !shared.signal.is_stopped() && compact_oldest(shared)? {}

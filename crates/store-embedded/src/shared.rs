@@ -18,7 +18,7 @@ use crate::spares::Spares;
 use crate::stats::Stats;
 use crate::store::Options;
 
-/// What is shared. Order of locks: `writer`, then `index`, then `stats`.
+/// What is shared. Order of locks: `maintaining`, `writer`, `index`, `stats`.
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: Options,
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     writer: Mutex<Writer>,
     stats: Mutex<Stats>,
     pub(crate) signal: Signal,
+    /// Held while maintenance runs; taken before `writer`.
+    pub(crate) maintaining: Mutex<()>,
     /// Keeps other processes away.
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -119,6 +121,7 @@ impl Shared {
             writer: Mutex::new(Writer { log, broken: None }),
             stats: Mutex::default(),
             signal: Signal::default(),
+            maintaining: Mutex::new(()),
             _lock: lock,
         })
     }

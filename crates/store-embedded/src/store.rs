@@ -28,8 +28,8 @@ use crate::stats::Stats;
 pub struct Options {
     /// Length of a segment in bytes, from 4096 to 1 GiB. Each holds a file descriptor.
     pub segment_bytes: u64,
-    /// How many finished globals are kept; the oldest go first. `None`: all, until they are
-    /// purged by age.
+    /// How many finished globals are kept; the oldest go first, whenever a segment is begun or
+    /// something is purged. `None`: all, until they are purged by age.
     pub history_max_count: Option<usize>,
     /// Prepare segments, write hints and clean up in a thread of the store's own. Without it,
     /// [`EmbeddedStore::maintain`] does all that when it is called.

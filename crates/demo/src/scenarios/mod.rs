@@ -242,9 +242,11 @@ impl Scenario {
 /// changed, a transaction is not final, or a prepared XA transaction was left behind. The error
 /// tells what happened and shows the end of the server's output.
 pub async fn run_demo(options: DemoOptions) -> anyhow::Result<Summary> {
+    let fail_at = options.fail_at.unwrap_or(2);
+    anyhow::ensure!((1..=3).contains(&fail_at), "there are steps 1 to 3, {fail_at} is none");
     let mut printer = Printer::stdout(options.color);
     let played = tokio::select! {
-        played = play(&options, &mut printer) => played,
+        played = play(&options, fail_at, &mut printer) => played,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     match &played {
@@ -267,13 +269,12 @@ fn summary_line(summary: &Summary) -> String {
     )
 }
 
-async fn play(options: &DemoOptions, printer: &mut Printer) -> anyhow::Result<Summary> {
+async fn play(
+    options: &DemoOptions,
+    fail_at: usize,
+    printer: &mut Printer,
+) -> anyhow::Result<Summary> {
     let begun = Instant::now();
-    let fail_at = options.fail_at.unwrap_or(2);
-    anyhow::ensure!(
-        (1..=3).contains(&fail_at),
-        "there are steps 1 to 3, --fail-at {fail_at} is none"
-    );
     let chosen: Vec<Scenario> =
         Scenario::ALL.into_iter().filter(|scenario| scenario.is_chosen(&options.modes)).collect();
     let needs_xa = chosen.iter().any(|scenario| scenario.names().0 == DemoMode::Xa);
@@ -283,7 +284,8 @@ async fn play(options: &DemoOptions, printer: &mut Printer) -> anyhow::Result<Su
     let played = play_all(&mut stage, &chosen, fail_at, databases, begun).await;
     let log = stage.server_log();
     *printer = stage.close(options.keep || played.is_err());
-    played.with_context(|| format!("the end of the server's output:\n{log}"))
+    // The cause comes first: it is what the reader looks for.
+    played.map_err(|error| anyhow::anyhow!("{error:#}\n\nthe end of the server's output:\n{log}"))
 }
 
 async fn play_all(
@@ -368,7 +370,7 @@ mod tests {
             binary: Some("/nonexistent".into()),
             ..DemoOptions::default()
         };
-        let error = play(&options, &mut Printer::memory()).await.unwrap_err();
+        let error = run_demo(options).await.unwrap_err();
         assert!(error.to_string().contains("1 to 3"), "{error}");
     }
 }

@@ -425,7 +425,8 @@ impl Stage {
         drop((server, banks));
         if keep {
             let path = directory.keep();
-            printer.note(&format!("\n  store, banks' files and logs: {}", path.display()));
+            printer.line("");
+            printer.note(&format!("store, banks' files and logs: {}", path.display()));
         }
         printer
     }

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use dtmd_protocol::{Gid, GlobalStatus, Timestamp, TransType};
 use dtmd_engine::{Kv, ListFilter};
+use dtmd_protocol::{Gid, GlobalStatus, Timestamp, TransType};
 use dtmd_wire::RequestError;
 use dtmd_wire::response::{self, KvRecord};
 
