@@ -234,6 +234,8 @@ pub enum DemoScenario {
     Tcc,
     /// Two-phase commit of databases
     Xa,
+    /// The server is killed in the middle
+    Kill,
     /// One after the other
     All,
 }

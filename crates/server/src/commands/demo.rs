@@ -12,6 +12,7 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
         DemoScenario::Msg => vec![DemoMode::Msg],
         DemoScenario::Tcc => vec![DemoMode::Tcc],
         DemoScenario::Xa => vec![DemoMode::Xa],
+        DemoScenario::Kill => vec![DemoMode::Kill],
         DemoScenario::All => Vec::new(),
     };
     let options = DemoOptions {
