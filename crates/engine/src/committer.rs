@@ -237,6 +237,19 @@ impl Shared {
         self.wake(queue);
     }
 
+    /// Takes nothing more, and lets everybody who waits know.
+    fn end(&self) -> Option<oneshot::Sender<()>> {
+        let mut queue = self.queue();
+        queue.stopped = true;
+        // Dropping the ackers and jobs tells their tasks.
+        queue.writes.clear();
+        queue.jobs.clear();
+        for lane in std::mem::take(&mut queue.lanes) {
+            lane.notify.notify_one();
+        }
+        queue.ended.take()
+    }
+
     fn push_job(&self, job: Job) {
         let mut queue = self.queue();
         if !queue.stopped {
@@ -299,6 +312,17 @@ struct Worker {
     ping_at: Option<Instant>,
 }
 
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A bug in the store: nothing is accepted any more, and `/readyz` says so.
+            error!("the store's thread has panicked; restart the server");
+            self.shared.healthy.store(false, Ordering::Release);
+            self.shared.end();
+        }
+    }
+}
+
 enum Work {
     Job(Job),
     Batch(Vec<Pending>),
@@ -316,14 +340,8 @@ impl Worker {
                 Work::Stop => break,
             }
         }
-        drop(self.store);
-        let (ended, lanes) = {
-            let mut queue = self.shared.queue();
-            (queue.ended.take(), std::mem::take(&mut queue.lanes))
-        };
-        for lane in lanes {
-            lane.notify.notify_one();
-        }
+        let ended = self.shared.end();
+        drop(self);
         if let Some(ended) = ended {
             let _ = ended.send(());
         }
