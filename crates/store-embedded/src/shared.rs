@@ -106,6 +106,8 @@ impl Shared {
         for name in &loaded.leftovers {
             disk.remove(name).map_err(failed("removing what a clean-up left"))?;
         }
+        // A process that was killed may have begun a segment whose name is not on the device yet.
+        disk.sync_names().map_err(failed("making the files' names durable"))?;
         let spares = Arc::new(Spares::new(disk.clone(), options.segment_bytes));
         let names = disk.names().map_err(failed("listing the files"))?;
         spares.adopt(&names).map_err(failed("taking over spare files"))?;
