@@ -15,8 +15,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dtmd-store", &["dtmd-protocol"]),
     ("dtmd-store-embedded", &["dtmd-protocol", "dtmd-store"]),
     ("dtmd-engine", &["dtmd-protocol", "dtmd-store"]),
+    ("dtmd-testkit", &["dtmd-protocol", "dtmd-store", "dtmd-engine"]),
     ("dtmd-transport", &["dtmd-protocol", "dtmd-wire", "dtmd-engine"]),
+    (
+        "dtmd-transport-grpc",
+        &["dtmd-protocol", "dtmd-wire", "dtmd-store", "dtmd-engine", "dtmd-transport"],
+    ),
     ("dtmd-demo", &[]),
+    ("dtmd-bench", &["dtmd-demo"]),
     (
         "dtmd",
         &[
@@ -26,7 +32,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "dtmd-store-embedded",
             "dtmd-engine",
             "dtmd-transport",
+            "dtmd-transport-grpc",
             "dtmd-demo",
+            "dtmd-bench",
         ],
     ),
     ("dtmd-tests", &["dtmd-demo"]),

@@ -3,11 +3,15 @@
 //! Everything a change must pass runs from here, the same on a laptop and on a server. This
 //! crate has few dependencies, so that it is built in seconds.
 
+mod budgets;
 mod docs;
+mod interop;
 mod layers;
 mod licences;
 mod programs;
+mod rules;
 mod shell;
+mod sim;
 mod test;
 mod tidy;
 
@@ -34,8 +38,16 @@ enum Command {
     Layers,
     /// Write the generated pages
     Docs,
+    /// Measure every budget on a release build and print one table
+    Budgets(budgets::BudgetArgs),
+    /// Run a server against services and clients written in Go
+    InteropGo,
     /// Run all tests: the fast ones, then the end-to-end ones
     Test(test::TestArgs),
+    /// Play simulated worlds under faults; a failing seed prints the command that repeats it
+    Sim(sim::SimArgs),
+    /// Search every reachable state of small transactions
+    Model(sim::SimArgs),
 }
 
 fn main() -> ExitCode {
@@ -65,7 +77,11 @@ fn run(command: Command) -> Result<bool> {
             }
             Ok(true)
         }
+        Command::Budgets(args) => budgets::run(&project, &args),
+        Command::InteropGo => interop::run(&project),
         Command::Test(args) => test::run(&project, &args),
+        Command::Sim(args) => sim::run(&project, "dtmd-sim", &args),
+        Command::Model(args) => sim::run(&project, "dtmd-model", &args),
     }
 }
 

@@ -13,7 +13,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
 
+use crate::interop;
 use crate::programs;
+use crate::rules;
 use crate::shell::{Project, Stages, cargo, cargo_path, say};
 
 /// The package of the end-to-end tests.
@@ -70,8 +72,15 @@ fn run_stages(
         let args = ["test", "--quiet", "--locked", "--workspace", "--doc"];
         stages.run("doc tests", || quietly(project, &args))?;
     }
+    if filter.is_none() {
+        stages.run("alert rules", || rules::check(project))?;
+    }
     if !args.fast {
         stages.run("end to end", || run_all(project, &slow, filter, counts))?;
+        if filter.is_none() {
+            let binary = project.target.join("debug").join("dtmd");
+            stages.run("interop with Go", || interop::run_if_possible(project, &binary))?;
+        }
     }
     Some(())
 }

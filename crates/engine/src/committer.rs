@@ -46,6 +46,7 @@ type Job = Box<dyn for<'a> FnOnce(&'a dyn Store) -> BoxFuture<'a, ()> + Send>;
 
 struct Pending {
     write: Write,
+    forced: bool,
     acker: Acker,
     lane: Option<Arc<LaneInbox>>,
 }
@@ -161,11 +162,11 @@ impl Committer {
     pub(crate) fn write(&self, write: Write, forced: bool) -> Ack {
         let (acker, ack) = oneshot::channel();
         let Some(lane) = self.lane() else {
-            self.shared.push(std::iter::once(Pending { write, acker, lane: None }), forced);
+            self.shared.push(std::iter::once(Pending { write, forced, acker, lane: None }), forced);
             return ack;
         };
         let mut pending = lane.pending.borrow_mut();
-        pending.push(Pending { write, acker, lane: Some(lane.inbox.clone()) });
+        pending.push(Pending { write, forced, acker, lane: Some(lane.inbox.clone()) });
         *lane.forced.borrow_mut() |= forced;
         if pending.len() == 1 {
             lane.inbox.notify.notify_one();
@@ -380,6 +381,7 @@ impl Worker {
     }
 
     fn commit(&mut self, batch: Vec<Pending>) {
+        let forced = batch.iter().filter(|pending| pending.forced).count();
         let (writes, ackers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|pending| (pending.write, (pending.acker, pending.lane))).unzip();
         if self.ping_at.is_some() {
@@ -389,7 +391,7 @@ impl Worker {
         }
         let begun = Instant::now();
         let result = self.runtime.block_on(self.store.commit(&writes));
-        self.shared.metrics.flushed(writes.len(), begun.elapsed());
+        self.shared.metrics.flushed(writes.len(), forced, begun.elapsed());
         let results: Vec<Result<(), CommitError>> = match result {
             Ok(results) => {
                 results.into_iter().map(|result| result.map_err(CommitError::Refused)).collect()

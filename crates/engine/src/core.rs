@@ -8,21 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use dtmd_protocol::{Gid, Timestamp};
 use dtmd_store::Store;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
+use crate::alert_log::AlertLog;
+use crate::attempts::Attempts;
 use crate::caller::BranchCaller;
 use crate::clock::Clock;
 use crate::committer::Committer;
 use crate::destinations::Destinations;
 use crate::error::EngineError;
 use crate::events::{EVENTS_MAX, Event, Passes};
+use crate::inbox::{Inbox, Messages, NotTaken, inbox};
 use crate::metrics::Metrics;
 use crate::options::EngineOptions;
 use crate::runner::{Message, Runner};
 use crate::timers::Timers;
 
-/// Messages that wait for one runner, at most: past it callers are told "overloaded".
-const INBOX_MAX: usize = 64;
 const SHARDS: usize = 16;
 
 /// What all runners share.
@@ -37,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) alerts: broadcast::Sender<Event>,
+    pub(crate) alert_log: AlertLog,
+    pub(crate) attempts: Attempts,
     pub(crate) passes: Passes,
     /// This process's name as an owner of leases; new at every start.
     pub(crate) owner: Arc<str>,
@@ -49,8 +52,8 @@ pub(crate) struct Core {
 
 /// The runners of this process: at most one a gid.
 struct Active {
-    // Std mutexes: a look-up and a channel's try_send each.
-    shards: Vec<Mutex<HashMap<Gid, mpsc::Sender<Message>>>>,
+    // Std mutexes: a look-up and a push each.
+    shards: Vec<Mutex<HashMap<Gid, Inbox>>>,
     hasher: RandomState,
     count: AtomicUsize,
 }
@@ -74,6 +77,8 @@ impl Core {
             metrics,
             events: broadcast::channel(EVENTS_MAX).0,
             alerts: broadcast::channel(EVENTS_MAX).0,
+            alert_log: AlertLog::default(),
+            attempts: Attempts::default(),
             passes: Passes::default(),
             owner: Arc::from(uuid::Uuid::now_v7().simple().to_string()),
             closing: AtomicBool::new(false),
@@ -138,13 +143,13 @@ impl Core {
         let mut shard = self.active.shard(gid);
         let message = match shard.get(gid) {
             None => message,
-            Some(inbox) => match inbox.try_send(message) {
+            Some(inbox) => match inbox.put(message) {
                 Ok(()) => return Ok(()),
-                Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(NotTaken::Full) => {
                     return Err(EngineError::Overloaded("too many requests for one gid"));
                 }
-                // Its task was ended by a panic or a stopping runtime: begin anew.
-                Err(mpsc::error::TrySendError::Closed(message)) => {
+                // Begin anew.
+                Err(NotTaken::Closed(message)) => {
                     shard.remove(gid);
                     self.active.count.fetch_sub(1, Ordering::Relaxed);
                     message
@@ -154,10 +159,7 @@ impl Core {
         if self.active_count() >= self.options.active_max {
             return Err(EngineError::Overloaded("too many transactions are worked on"));
         }
-        let (inbox, messages) = mpsc::channel(INBOX_MAX);
-        if inbox.try_send(message).is_err() {
-            return Err(EngineError::Overloaded("a new runner takes no message"));
-        }
+        let (inbox, messages) = inbox(message);
         shard.insert(gid.clone(), inbox);
         self.active.count.fetch_add(1, Ordering::Relaxed);
         // Under the shard's lock, as is the setting in `retire`.
@@ -173,7 +175,7 @@ impl Core {
     pub(crate) fn retire(
         &self,
         gid: &Gid,
-        messages: &mpsc::Receiver<Message>,
+        messages: &Messages,
         wake_at: Option<Timestamp>,
     ) -> bool {
         let mut shard = self.active.shard(gid);
@@ -193,14 +195,14 @@ impl Core {
         for shard in &self.active.shards {
             let inboxes: Vec<_> = lock(shard).values().cloned().collect();
             for inbox in inboxes {
-                let _ = inbox.try_send(message());
+                let _ = inbox.put(message());
             }
         }
     }
 }
 
 impl Active {
-    fn shard(&self, gid: &Gid) -> MutexGuard<'_, HashMap<Gid, mpsc::Sender<Message>>> {
+    fn shard(&self, gid: &Gid) -> MutexGuard<'_, HashMap<Gid, Inbox>> {
         let hash = self.hasher.hash_one(gid.as_str());
         let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
         lock(&self.shards[index])

@@ -72,6 +72,16 @@ enum State {
     },
 }
 
+/// How many destinations are in which state, and what is under way to all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Usage {
+    pub(crate) closed: usize,
+    pub(crate) open: usize,
+    pub(crate) half_open: usize,
+    /// Calls that have a place at their destination.
+    pub(crate) in_flight: usize,
+}
+
 /// Whether a call may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -158,10 +168,19 @@ impl Destinations {
         }
     }
 
-    /// Returns how many destinations are held back.
-    pub(crate) fn open_count(&self) -> usize {
-        let known = lock(&self.known);
-        known.values().filter(|at| lock(&at.breaker).state != State::Closed).count()
+    /// Returns how the destinations are doing.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for at in lock(&self.known).values() {
+            match lock(&at.breaker).state {
+                State::Closed => usage.closed += 1,
+                State::Open { .. } => usage.open += 1,
+                State::HalfOpen { .. } => usage.half_open += 1,
+            }
+            let free = at.places.available_permits();
+            usage.in_flight += self.limits.concurrency.saturating_sub(free);
+        }
+        usage
     }
 }
 
@@ -190,7 +209,7 @@ mod tests {
         assert_eq!(all.admit(&at, timeout, t0), Admission::Call);
         all.answered(&at, true, t0);
         assert_eq!(all.admit(&at, timeout, t0), Admission::Postpone(Duration::from_secs(10)));
-        assert_eq!(all.open_count(), 1);
+        assert_eq!((all.usage().open, all.usage().closed), (1, 0));
 
         // One probe; the others wait for its answer.
         assert_eq!(all.admit(&at, timeout, after(10)), Admission::Call);
@@ -205,7 +224,7 @@ mod tests {
         assert_eq!(all.admit(&at, timeout, after(31)), Admission::Call);
         all.answered(&at, false, after(31));
         assert_eq!(all.admit(&at, timeout, after(31)), Admission::Call);
-        assert_eq!(all.open_count(), 0);
+        assert_eq!((all.usage().open, all.usage().closed), (0, 1));
         assert_eq!(all.admit(&all.get("http://b:1"), timeout, t0), Admission::Call);
     }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use dtmd_protocol::{
     CallProtocol, Gid, Global, Invalid, Limits, NewBranch, NewGlobal, Request, Scheme, TransType,
 };
-use dtmd_store::{Kv, KvPage, ListFilter, ListPage, Store, StoreError, StoreInfo, Totals};
+use dtmd_store::{Kv, KvPage, ListFilter, ListPage, Oldest, Store, StoreError, StoreInfo, Totals};
 use tokio::sync::{broadcast, oneshot};
 
+use crate::alert_log::AlertLog;
+use crate::attempts::Attempt;
 use crate::background;
 use crate::caller::BranchCaller;
 use crate::committer::Committer;
@@ -142,10 +144,26 @@ impl Engine {
         trans_type: TransType,
         rows: Vec<NewBranch>,
     ) -> Result<(), EngineError> {
+        self.register_over(CallProtocol::Http, gid, trans_type, rows).await
+    }
+
+    /// As [`Engine::register`], for a caller who names URLs in the way of `protocol`: over gRPC
+    /// one without a scheme is a service's method.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::register`].
+    pub async fn register_over(
+        &self,
+        protocol: CallProtocol,
+        gid: &Gid,
+        trans_type: TransType,
+        rows: Vec<NewBranch>,
+    ) -> Result<(), EngineError> {
         dtmd_protocol::step::validate_rows(&rows, &self.core.options.limits)?;
         if trans_type != TransType::Workflow {
             for row in &rows {
-                self.check_callable(&row.url, CallProtocol::Http)?;
+                self.check_callable(&row.url, protocol)?;
             }
         }
         self.request(gid, Request::Register { trans_type, rows }).await.map(drop)
@@ -219,6 +237,22 @@ impl Engine {
         self.core.store.load(gid).await.map_err(unavailable)
     }
 
+    /// Returns the last calls of a transaction's branches that this server made and still
+    /// remembers, oldest first: at most five of a branch operation, fifty in all.
+    pub fn attempts(&self, gid: &Gid) -> Vec<Attempt> {
+        self.core.attempts.of(gid)
+    }
+
+    /// Returns what became of the last alerts. Whoever sends alerts writes it.
+    pub fn alert_log(&self) -> &AlertLog {
+        &self.core.alert_log
+    }
+
+    /// Returns the engine's time, which a test clock may have moved.
+    pub fn now(&self) -> dtmd_protocol::Timestamp {
+        self.core.clock.now()
+    }
+
     /// Returns a page of transactions, newest first.
     ///
     /// # Errors
@@ -242,14 +276,38 @@ impl Engine {
         self.core.store.totals().await.map_err(unavailable)
     }
 
+    /// Returns what has waited longest.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`.
+    pub async fn oldest(&self) -> Result<Oldest, EngineError> {
+        self.core.store.oldest().await.map_err(unavailable)
+    }
+
     /// Adds a subscriber to a topic; makes the topic if needed.
     ///
     /// # Errors
     ///
     /// `Topic`, with DTM's text.
     pub async fn subscribe(&self, topic: &str, url: &str, remark: &str) -> Result<(), EngineError> {
+        self.subscribe_over(CallProtocol::Http, topic, url, remark).await
+    }
+
+    /// As [`Engine::subscribe`], for a caller who names URLs in the way of `protocol`.
+    ///
+    /// # Errors
+    ///
+    /// `Topic`, with DTM's text.
+    pub async fn subscribe_over(
+        &self,
+        protocol: CallProtocol,
+        topic: &str,
+        url: &str,
+        remark: &str,
+    ) -> Result<(), EngineError> {
         self.check_open()?;
-        topics::subscribe(&self.core, topic, url, remark).await
+        topics::subscribe(&self.core, protocol, topic, url, remark).await
     }
 
     /// Removes a subscriber.
@@ -321,9 +379,16 @@ impl Engine {
         let metrics = &self.core.metrics;
         metrics.active.set(count(self.core.active_count()));
         metrics.timers.set(count(self.core.timers.len()));
-        metrics.breakers_open.set(count(self.core.destinations.open_count()));
+        let usage = self.core.destinations.usage();
+        metrics.breakers_open.set(count(usage.open + usage.half_open));
+        metrics.destinations(&usage);
         if let Ok(totals) = self.core.store.totals().await {
             metrics.stored(&totals);
+        }
+        if let Ok(oldest) = self.core.store.oldest().await {
+            let now = self.core.clock.now();
+            let since = |at: Option<_>| at.map_or(Duration::ZERO, |at| now.since(at));
+            metrics.oldest(since(oldest.created), since(oldest.due));
         }
     }
 

@@ -51,6 +51,31 @@ pub enum Event {
         /// Failures in a row.
         attempts: u32,
     },
+    /// A branch that had failed before has answered with success. On the channel of alerts.
+    Recovered {
+        /// The transaction.
+        gid: Gid,
+        /// Its status.
+        status: GlobalStatus,
+        /// The branch's URL.
+        url: String,
+    },
+    /// A transaction's stored record cannot be read: an operator has to look. On the channel of
+    /// alerts.
+    Poisoned {
+        /// The transaction.
+        gid: Gid,
+        /// What the store says.
+        error: String,
+    },
+    /// A transaction ended that has a branch which had failed and never succeeded: it was stopped,
+    /// or another branch decided. On the channel of alerts.
+    Ended {
+        /// The transaction.
+        gid: Gid,
+        /// Its final status.
+        status: GlobalStatus,
+    },
 }
 
 /// The "a pass ended" events of a test clock, in order, exactly one a pass.

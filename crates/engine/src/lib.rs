@@ -14,6 +14,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod alert_log;
+mod attempts;
 mod background;
 mod caller;
 mod clock;
@@ -23,6 +25,7 @@ mod destinations;
 mod engine;
 mod error;
 mod events;
+mod inbox;
 mod metrics;
 mod options;
 mod runner;
@@ -32,6 +35,8 @@ mod topics;
 
 pub use dtmd_store::{Kv, KvPage, ListFilter, ListPage};
 
+pub use alert_log::{AlertLog, AlertRecord};
+pub use attempts::Attempt;
 pub use caller::{Answer, BranchCall, BranchCaller};
 pub use destinations::DestinationLimits;
 pub use engine::{Engine, ResetCount};

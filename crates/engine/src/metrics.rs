@@ -12,8 +12,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::destinations::Usage;
+
 /// Prometheus' default buckets, in seconds: what DTM's dashboards expect.
 const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Changes in one flush.
+const FLUSH_SIZE_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0];
 const FLUSH_BUCKETS: [f64; 9] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 1.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -52,6 +56,18 @@ struct BranchCall {
     status: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BreakerState {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AlertResult {
+    kind: &'static str,
+    result: &'static str,
+}
+
+type SecondsGauge = Gauge<f64, AtomicU64>;
 type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The server's metrics: DTM's six names with their documented meaning (spec 06 §5, without the
@@ -63,9 +79,16 @@ pub struct Metrics {
     transactions: Family<ModelStatus, Counter>,
     transaction_seconds: HistogramFamily<Model>,
     branches: Family<BranchCall, Counter>,
-    branch_seconds: HistogramFamily<Model>,
+    branch_seconds: HistogramFamily<ModelStatus>,
     flush_seconds: Histogram,
     flushed: Counter,
+    forced: Counter,
+    flush_size: Histogram,
+    oldest_seconds: SecondsGauge,
+    due_lag_seconds: SecondsGauge,
+    breakers: Family<BreakerState, Gauge>,
+    calls_in_flight: Gauge,
+    alerts: Family<AlertResult, Counter>,
     pub(crate) active: Gauge,
     pub(crate) timers: Gauge,
     pub(crate) breakers_open: Gauge,
@@ -98,6 +121,13 @@ impl Metrics {
             branch_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             flush_seconds: Histogram::new(FLUSH_BUCKETS),
             flushed: Counter::<u64, AtomicU64>::default(),
+            forced: Counter::default(),
+            flush_size: Histogram::new(FLUSH_SIZE_BUCKETS),
+            oldest_seconds: SecondsGauge::default(),
+            due_lag_seconds: SecondsGauge::default(),
+            breakers: Family::default(),
+            calls_in_flight: Gauge::default(),
+            alerts: Family::default(),
             active: Gauge::default(),
             timers: Gauge::default(),
             breakers_open: Gauge::default(),
@@ -131,7 +161,7 @@ impl Metrics {
         r.register("dtm_branch_process", "Branch calls by outcome", self.branches.clone());
         r.register(
             "dtmd_branch_call_duration_seconds",
-            "Seconds of a branch call, waiting for its turn not included",
+            "Seconds of a branch call by outcome, waiting for its turn not included",
             self.branch_seconds.clone(),
         );
         r.register(
@@ -140,6 +170,37 @@ impl Metrics {
             self.flush_seconds.clone(),
         );
         r.register("dtmd_store_flushed_changes", "Changes flushed", self.flushed.clone());
+        r.register(
+            "dtmd_store_forced_changes",
+            "Changes flushed that something waited for",
+            self.forced.clone(),
+        );
+        r.register(
+            "dtmd_store_flush_changes",
+            "Changes in one flush of the store",
+            self.flush_size.clone(),
+        );
+        r.register(
+            "dtmd_oldest_unfinished_age_seconds",
+            "Seconds since the oldest unfinished transaction was accepted, 0 if there is none",
+            self.oldest_seconds.clone(),
+        );
+        r.register(
+            "dtmd_due_lag_seconds",
+            "Seconds for which the longest due transaction waits for a server, 0 if none is due",
+            self.due_lag_seconds.clone(),
+        );
+        r.register(
+            "dtmd_breakers",
+            "Destinations by the state of their circuit breaker",
+            self.breakers.clone(),
+        );
+        r.register(
+            "dtmd_branch_calls_in_flight",
+            "Branch calls under way, or about to be",
+            self.calls_in_flight.clone(),
+        );
+        r.register("dtmd_alerts", "Alerts by kind and by what became of them", self.alerts.clone());
         r.register("dtmd_active_transactions", "Transactions worked on now", self.active.clone());
         r.register("dtmd_waiting_transactions", "Transactions that wait", self.timers.clone());
         r.register(
@@ -206,12 +267,35 @@ impl Metrics {
         };
         let label = BranchCall { model, branchtype: op, status };
         self.branches.get_or_create(&label).inc();
-        self.branch_seconds.get_or_create(&Model { model }).observe(elapsed.as_secs_f64());
+        let label = ModelStatus { model, status };
+        self.branch_seconds.get_or_create(&label).observe(elapsed.as_secs_f64());
     }
 
-    pub(crate) fn flushed(&self, changes: usize, elapsed: Duration) {
+    pub(crate) fn flushed(&self, changes: usize, forced: usize, elapsed: Duration) {
         self.flush_seconds.observe(elapsed.as_secs_f64());
         self.flushed.inc_by(changes as u64);
+        self.forced.inc_by(forced as u64);
+        self.flush_size.observe(changes as f64);
+    }
+
+    /// Counts an alert. Both words are the program's own, never text from outside.
+    pub fn alert(&self, kind: &'static str, result: &'static str) {
+        self.alerts.get_or_create(&AlertResult { kind, result }).inc();
+    }
+
+    pub(crate) fn oldest(&self, age: Duration, due_lag: Duration) {
+        self.oldest_seconds.set(age.as_secs_f64());
+        self.due_lag_seconds.set(due_lag.as_secs_f64());
+    }
+
+    pub(crate) fn destinations(&self, usage: &Usage) {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let states =
+            [("closed", usage.closed), ("open", usage.open), ("half_open", usage.half_open)];
+        for (state, number) in states {
+            self.breakers.get_or_create(&BreakerState { state }).set(count(number));
+        }
+        self.calls_in_flight.set(count(usage.in_flight));
     }
 
     pub(crate) fn stored(&self, totals: &[(TransType, GlobalStatus, u64)]) {

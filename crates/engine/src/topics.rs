@@ -60,12 +60,13 @@ pub(crate) async fn subscribers(
 /// Adds a subscriber; makes the topic if needed.
 pub(crate) async fn subscribe(
     core: &Core,
+    protocol: dtmd_protocol::CallProtocol,
     topic: &str,
     url: &str,
     remark: &str,
 ) -> Result<(), EngineError> {
     not_empty(topic, url)?;
-    if let Some(why) = core.caller.cannot_call(url, dtmd_protocol::CallProtocol::Http) {
+    if let Some(why) = core.caller.cannot_call(url, protocol) {
         return Err(EngineError::Topic(format!("{url}: {why}")));
     }
     change(core, topic, |stored| {

@@ -38,7 +38,7 @@ pub use global::{Branch, CallProtocol, Global, Mode, Retry, Revision, StepDef};
 pub use ids::{BranchId, Gid};
 pub use mode::{msg, saga, tcc, workflow, xa};
 pub use options::{Options, Policy};
-pub use plan::{Call, Plan, Target, plan};
+pub use plan::{Call, Plan, Schedule, Target, plan, schedule};
 pub use request::{NewBranch, Refused, Request, RequestKind};
 pub use status::{BranchStatus, GlobalStatus, Move, Op, Outcome, TransType};
 pub use step::{Context, Input, step};

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Headers of the W3C Trace Context, in lower case.
+const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
+
 /// The options of one global transaction (spec 01 §1.4). `None` means the server's default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
@@ -42,7 +45,12 @@ impl Options {
         if self.retry_count == 0 {
             self.retry_count = later.retry_count;
         }
-        if self.branch_headers.is_empty() {
+        // A trace was put there by the server, from the prepare's own request: it must not keep the
+        // submit's headers out.
+        let is_trace = |name: &String| TRACE_HEADERS.contains(&name.to_ascii_lowercase().as_str());
+        let says_nothing = self.branch_headers.keys().all(is_trace);
+        let later_says = later.branch_headers.keys().any(|name| !is_trace(name));
+        if self.branch_headers.is_empty() || (says_nothing && later_says) {
             self.branch_headers = later.branch_headers.clone();
         }
     }
@@ -80,6 +88,35 @@ impl Default for Policy {
             workflow_callback_timeout: Duration::from_secs(30),
             lease: Duration::from_secs(10),
             reason_max_bytes: 4096,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(headers: &[(&str, &str)]) -> Options {
+        let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        Options { branch_headers: Arc::new(headers.collect()), ..Options::default() }
+    }
+
+    #[test]
+    fn a_trace_does_not_keep_later_headers_out() {
+        let (old, new) = (("traceparent", "1"), ("traceparent", "2"));
+        let own = ("x-user", "u");
+        // The prepare's, the submit's, what is kept.
+        let table: [(&[_], &[_], &[_]); 5] = [
+            (&[], &[own, new], &[own, new]),
+            (&[old], &[], &[old]),
+            (&[old], &[new], &[old]),
+            (&[old], &[own, new], &[own, new]),
+            (&[own, old], &[("x-user", "v")], &[own, old]),
+        ];
+        for (before, later, kept) in table {
+            let mut options = with(before);
+            options.fill_from(&with(later));
+            assert_eq!(options, with(kept), "{before:?} {later:?}");
         }
     }
 }

@@ -52,12 +52,23 @@ pub struct Plan {
     pub wake_at: Option<Timestamp>,
 }
 
+/// A [`Plan`] without the calls themselves: cheap, for who only needs to know whether there are any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// Whether calls must be in flight now.
+    pub has_calls: bool,
+    /// As [`Plan::wake_at`].
+    pub wake_at: Option<Timestamp>,
+}
+
 /// Collects what a mode's planner finds.
 pub(crate) struct Planner<'a> {
     pub(crate) global: &'a Global,
     pub(crate) policy: &'a Policy,
     pub(crate) cx: &'a Context,
-    calls: Vec<Call>,
+    /// The calls, for who wants them.
+    calls: Option<Vec<Call>>,
+    has_calls: bool,
     wake_at: Option<Timestamp>,
 }
 
@@ -73,7 +84,9 @@ impl Planner<'_> {
         if row.retry.next_at > self.cx.now {
             return self.wake_at(row.retry.next_at);
         }
-        self.calls.push(Call {
+        self.has_calls = true;
+        let Some(calls) = &mut self.calls else { return };
+        calls.push(Call {
             target: Target::Branch(index),
             branch_id: row.branch_id.clone(),
             op: row.op.clone(),
@@ -92,7 +105,9 @@ impl Planner<'_> {
         if retry.next_at > self.cx.now {
             return self.wake_at(retry.next_at);
         }
-        self.calls.push(Call {
+        self.has_calls = true;
+        let Some(calls) = &mut self.calls else { return };
+        calls.push(Call {
             target: Target::Query,
             branch_id: BranchId::reserved(),
             op,
@@ -111,10 +126,26 @@ impl Planner<'_> {
 /// Depends on stored state and time alone, so a server that has just started and one that has just
 /// heard an answer take the same path. Every global that is not final has a wake-up.
 pub fn plan(global: &Global, policy: &Policy, cx: &Context) -> Plan {
+    let planner = planned(global, policy, cx, Some(Vec::new()));
+    Plan { calls: planner.calls.unwrap_or_default(), wake_at: planner.wake_at }
+}
+
+/// Returns whether [`plan`] has calls, and its wake-up.
+pub fn schedule(global: &Global, policy: &Policy, cx: &Context) -> Schedule {
+    let planner = planned(global, policy, cx, None);
+    Schedule { has_calls: planner.has_calls, wake_at: planner.wake_at }
+}
+
+fn planned<'a>(
+    global: &'a Global,
+    policy: &'a Policy,
+    cx: &'a Context,
+    calls: Option<Vec<Call>>,
+) -> Planner<'a> {
+    let mut planner = Planner { global, policy, cx, calls, has_calls: false, wake_at: None };
     if global.status.is_final() {
-        return Plan { calls: Vec::new(), wake_at: None };
+        return planner;
     }
-    let mut planner = Planner { global, policy, cx, calls: Vec::new(), wake_at: None };
     match global.trans_type() {
         TransType::Saga => saga::plan(&mut planner),
         TransType::Tcc => tcc::plan(&mut planner),
@@ -122,11 +153,11 @@ pub fn plan(global: &Global, policy: &Policy, cx: &Context) -> Plan {
         TransType::Msg => msg::plan(&mut planner),
         TransType::Workflow => workflow::plan(&mut planner),
     }
-    let Planner { calls, wake_at, .. } = planner;
     // Nothing to wait for, as in a saga that was prepared and not submitted: look in now and then.
     let idle = || match global.wake_at > cx.now {
         true => global.wake_at,
         false => cx.now.after(policy.retry_interval_max),
     };
-    Plan { calls, wake_at: Some(wake_at.unwrap_or_else(idle)) }
+    planner.wake_at = Some(planner.wake_at.unwrap_or_else(idle));
+    planner
 }

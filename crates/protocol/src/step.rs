@@ -7,7 +7,7 @@ use crate::create::{Invalid, Limits};
 use crate::global::{Branch, Global, Mode, Retry};
 use crate::mode::{msg, saga, tcc, workflow, xa};
 use crate::options::Policy;
-use crate::plan::{Target, plan};
+use crate::plan::{Target, schedule};
 use crate::request::{NewBranch, Refused, Request};
 use crate::status::{BranchStatus, GlobalStatus, Move, Outcome, TransType};
 use crate::time::Timestamp;
@@ -76,7 +76,7 @@ pub fn step(
     if next != *global {
         next.updated = cx.now;
         next.wake_at = wake_at;
-    } else if plan(&next, policy, cx).calls.is_empty() {
+    } else if !schedule(&next, policy, cx).has_calls {
         // At rest the schedule may move by itself. A lease does not: renewing it is the engine's.
         next.wake_at = wake_at;
     }
@@ -150,12 +150,12 @@ pub(crate) fn settle(global: &mut Global, policy: &Policy, cx: &Context) {
         TransType::Msg => msg::settle(global, policy, cx),
         TransType::Workflow => {}
     }
-    let planned = plan(global, policy, cx);
+    let planned = schedule(global, policy, cx);
     global.interval = interval(global, policy);
     match planned.wake_at {
         // Final: the time last shown stays.
         None => {}
-        Some(wake_at) if planned.calls.is_empty() => global.wake_at = wake_at,
+        Some(wake_at) if !planned.has_calls => global.wake_at = wake_at,
         // Calls are due: whoever runs them owns the global for a lease.
         Some(_) => global.wake_at = cx.now.after(policy.lease.max(global.base_interval(policy))),
     }

@@ -5,9 +5,10 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dtmd_protocol::{Gid, Global, Timestamp};
-use dtmd_store::{Kv, Totals};
+use dtmd_store::{Kv, Oldest, Totals};
 
 use crate::event::{PutEvent, status_of, type_of};
 use crate::segment::SegmentFile;
@@ -82,6 +83,8 @@ pub(crate) struct Index {
     /// By type's and status' code.
     totals: [[u64; 5]; 5],
     pub(crate) next_number: u64,
+    /// No unfinished global has a number below this; moves up when it is asked for.
+    first_live: AtomicU64,
 }
 
 impl Index {
@@ -138,6 +141,7 @@ impl Index {
         self.by_hash.insert((slot.hash, number));
         self.count(&slot, 1);
         self.slots.set(number, slot);
+        self.first_live.fetch_min(number, Ordering::Relaxed);
         for at in &live.chain {
             self.occupy(*at);
         }
@@ -158,6 +162,19 @@ impl Index {
 
     fn slot(&self, event: &PutEvent<'_>, used: Use, at: Location) -> Slot {
         slot(self.hash(&event.gid), event, used, at)
+    }
+
+    /// Returns what has waited longest. Numbers are given in the order of acceptance, so the lowest
+    /// unfinished one is the oldest; finished ones below it are passed over once only.
+    pub(crate) fn oldest(&self) -> Oldest {
+        let from = self.first_live.load(Ordering::Relaxed);
+        let found = self.slots.from(from).find(|(_, slot)| slot.used == Use::Live);
+        let first = found.map_or(self.next_number.max(from), |(number, _)| number);
+        self.first_live.store(first, Ordering::Relaxed);
+        Oldest {
+            created: found.map(|(_, slot)| Timestamp(slot.created)),
+            due: self.due.first().map(|(at, _)| *at),
+        }
     }
 
     /// Takes a global out of everything.

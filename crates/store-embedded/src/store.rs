@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use dtmd_protocol::{Gid, Global, Timestamp};
 use dtmd_store::{
-    Claim, Kv, KvPage, ListFilter, ListPage, Purge, Store, StoreError, StoreInfo, Totals, Write,
+    Claim, Kv, KvPage, ListFilter, ListPage, Oldest, Purge, Store, StoreError, StoreInfo, Totals, Write,
     WriteError,
 };
 
@@ -318,6 +318,10 @@ impl Store for EmbeddedStore {
 
     async fn totals(&self) -> Result<Totals, StoreError> {
         Ok(self.shared.index().totals())
+    }
+
+    async fn oldest(&self) -> Result<Oldest, StoreError> {
+        Ok(self.shared.index().oldest())
     }
 
     async fn purge(&self, ended_before: Timestamp, limit: usize) -> Result<Purge, StoreError> {

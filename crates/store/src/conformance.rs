@@ -105,7 +105,8 @@ cases! {
         an_unknown_position_is_an_empty_page,
         a_list_is_filtered_by_every_condition,
         filters_hold_together,
-        totals_follow_every_change;
+        totals_follow_every_change,
+        the_oldest_is_the_first_accepted_that_is_unfinished;
     keys:
         a_key_is_created_changed_and_deleted,
         a_key_of_another_version_is_refused,

@@ -8,7 +8,7 @@ use dtmd_protocol::{Gid, Global, GlobalStatus, Timestamp, TransType};
 
 use crate::error::{StoreError, WriteError};
 use crate::store::{
-    Claim, Kv, KvPage, Lease, ListFilter, ListPage, Purge, Store, StoreInfo, Totals, Write,
+    Claim, Kv, KvPage, Lease, ListFilter, ListPage, Oldest, Purge, Store, StoreInfo, Totals, Write,
 };
 
 /// A store without a disk. Several engines in one process may share it.
@@ -274,6 +274,13 @@ impl Store for MemoryStore {
         let state = self.state();
         let counted = state.totals.iter().filter(|(_, count)| **count > 0);
         Ok(counted.map(|(&(trans_type, status), &count)| (trans_type, status, count)).collect())
+    }
+
+    async fn oldest(&self) -> Result<Oldest, StoreError> {
+        let state = self.state();
+        let unfinished = state.due.iter().filter_map(|(_, gid)| state.globals.get(gid));
+        let created = unfinished.map(|entry| entry.global.created).min();
+        Ok(Oldest { created, due: state.due.first().map(|(at, _)| *at) })
     }
 
     async fn purge(&self, ended_before: Timestamp, limit: usize) -> Result<Purge, StoreError> {

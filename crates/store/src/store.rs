@@ -154,6 +154,15 @@ pub struct StoreInfo {
     pub durable: bool,
 }
 
+/// What has waited longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Oldest {
+    /// When the oldest unfinished global was accepted; none if all are finished.
+    pub created: Option<Timestamp>,
+    /// The earliest wake-up of an unfinished one.
+    pub due: Option<Timestamp>,
+}
+
 /// The durable home of global transactions.
 ///
 /// `commit`, `claim_due`, `purge` and `reset` are called by one thread at a time, the engine's
@@ -201,6 +210,11 @@ pub trait Store: Send + Sync {
 
     /// Returns how many globals there are.
     async fn totals(&self) -> Result<Totals, StoreError>;
+
+    /// Returns what has waited longest. Cheap, for gauges; a store that cannot tell says nothing.
+    async fn oldest(&self) -> Result<Oldest, StoreError> {
+        Ok(Oldest::default())
+    }
 
     /// Deletes globals that ended before a time, at most `limit`. Never an unfinished one.
     async fn purge(&self, ended_before: Timestamp, limit: usize) -> Result<Purge, StoreError>;

@@ -7,6 +7,7 @@ use dtmd_protocol::{Call, Global, GlobalStatus, Input, Op, Outcome, Target, Time
 use tracing::{debug, info};
 
 use super::Runner;
+use crate::attempts::Attempt;
 use crate::caller::{Answer, BranchCall};
 use crate::core::Core;
 use crate::destinations::Admission;
@@ -15,12 +16,17 @@ use crate::events::Event;
 impl Runner {
     /// Starts the calls that the plan wants, once this server holds the lease.
     pub(super) async fn start_calls(&mut self) {
-        let calls = self.wanted();
-        if calls.is_empty() || !self.own().await {
+        let mut calls = self.wanted();
+        if calls.is_empty() {
             return;
         }
-        // Taking the lease may have shown another state.
-        let calls = self.wanted();
+        if !self.is_owner() {
+            if !self.own().await {
+                return;
+            }
+            // Taking the lease may have shown another state.
+            calls = self.wanted();
+        }
         let Some(global) = self.stored.clone() else { return };
         for call in calls {
             self.targets.push(call.target);
@@ -58,7 +64,7 @@ impl Runner {
             return;
         };
         let after = self.folded(&before);
-        self.alert(&after);
+        self.alert(&before, &after);
         let waited_for = !self.waiters.is_empty() && after.status.is_final();
         match self.save(&before, after, waited_for).await {
             Ok(()) => self.answers.clear(),
@@ -69,32 +75,42 @@ impl Runner {
     fn folded(&self, before: &Arc<Global>) -> Global {
         let options = &self.core.options;
         let cx = self.core.clock.context();
-        let mut after = Global::clone(before);
         // Successes first: what one answer decides must not hide what another one knows.
         let rank = |outcome: &Outcome| u8::from(!matches!(outcome, Outcome::Success));
         let mut answers: Vec<&(Target, Outcome)> = self.answers.iter().collect();
         answers.sort_by_key(|(_, outcome)| rank(outcome));
+        let mut after = None;
         for (target, outcome) in answers {
             let input = Input::Reply { target: *target, outcome: outcome.clone() };
-            if let Ok(next) = step(&after, &input, &options.policy, &options.limits, &cx) {
-                after = next;
+            let so_far = after.as_ref().unwrap_or(&**before);
+            if let Ok(next) = step(so_far, &input, &options.policy, &options.limits, &cx) {
+                after = Some(next);
             }
         }
-        after
+        after.unwrap_or_else(|| Global::clone(before))
     }
 
-    /// Tells whoever listens that a branch keeps failing (spec 01 §5.5).
-    fn alert(&self, after: &Global) {
+    /// Tells whoever listens that a branch keeps failing (spec 01 §5.5), or no longer does.
+    fn alert(&self, before: &Global, after: &Global) {
         if self.core.alerts.receiver_count() == 0 {
             return;
         }
         for (target, outcome) in &self.answers {
-            let (Target::Branch(index), Outcome::Unknown(error) | Outcome::Failure(error)) =
-                (target, outcome)
-            else {
-                continue;
-            };
+            let Target::Branch(index) = target else { continue };
             let Some(row) = after.branches.get(*index) else { continue };
+            let error = match outcome {
+                Outcome::Unknown(error) | Outcome::Failure(error) => error,
+                Outcome::Success => {
+                    let was = before.branches.get(*index).map_or(0, |row| row.retry.attempts);
+                    if was > 0 && !row.is_pending() {
+                        let (gid, url) = (after.gid.clone(), row.url.to_string());
+                        let status = after.status;
+                        let _ = self.core.alerts.send(Event::Recovered { gid, status, url });
+                    }
+                    continue;
+                }
+                Outcome::Ongoing | Outcome::Postponed(_) => continue,
+            };
             if row.is_pending() && row.retry.attempts > 0 {
                 let _ = self.core.alerts.send(Event::Alert {
                     gid: after.gid.clone(),
@@ -117,7 +133,7 @@ async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target,
         let outcome = Outcome::Unknown(Arc::from("the server is shutting down"));
         return (target, Answer { outcome, unreachable: false });
     };
-    let begun = Instant::now();
+    let (begun, at) = (Instant::now(), core.clock.now());
     if let Admission::Postpone(wait) = core.destinations.admit(&to, call.timeout, begun) {
         let until = core.clock.now().after(spread(wait, global.gid.as_str()));
         return (target, Answer { outcome: Outcome::Postponed(until), unreachable: false });
@@ -137,11 +153,11 @@ async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target,
         &answer.outcome,
         elapsed,
     );
-    report(&core, branch_call, &answer, elapsed);
+    report(&core, branch_call, &answer, at, elapsed);
     (target, answer)
 }
 
-fn report(core: &Core, call: BranchCall, answer: &Answer, elapsed: Duration) {
+fn report(core: &Core, call: BranchCall, answer: &Answer, at: Timestamp, elapsed: Duration) {
     let BranchCall { gid, call, .. } = call;
     let outcome = answer.outcome.as_str();
     match &answer.outcome {
@@ -159,9 +175,10 @@ fn report(core: &Core, call: BranchCall, answer: &Answer, elapsed: Duration) {
         }
     }
     if core.events.receiver_count() > 0 {
-        let Call { branch_id, op, .. } = call;
+        let (gid, branch_id, op) = (gid.clone(), call.branch_id.clone(), call.op.clone());
         let _ = core.events.send(Event::Called { gid, branch_id, op, outcome, elapsed });
     }
+    core.attempts.record(gid, Attempt::new(call, &answer.outcome, at, elapsed));
 }
 
 /// Spreads what waited for one breaker over as long again as it was open.

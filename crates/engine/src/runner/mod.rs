@@ -16,16 +16,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtmd_protocol::{Gid, Global, Input, Outcome, Request, Target, plan};
+use dtmd_store::StoreError;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::{debug, error};
 
 use crate::caller::Answer;
 use crate::committer::Ack;
 use crate::core::Core;
 use crate::error::EngineError;
+use crate::events::Event;
+use crate::inbox::Messages;
 use requests::Waiter;
 use saves::SaveError;
 
@@ -54,7 +57,7 @@ pub(crate) enum Message {
 pub(crate) struct Runner {
     core: Arc<Core>,
     gid: Gid,
-    inbox: mpsc::Receiver<Message>,
+    inbox: Messages,
     /// The global as the committer was last given it; `None` when it must be loaded first.
     stored: Option<Arc<Global>>,
     /// The calls in flight.
@@ -76,7 +79,7 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub(crate) fn new(core: Arc<Core>, gid: Gid, inbox: mpsc::Receiver<Message>) -> Self {
+    pub(crate) fn new(core: Arc<Core>, gid: Gid, inbox: Messages) -> Self {
         Self {
             core,
             gid,
@@ -97,7 +100,7 @@ impl Runner {
     pub(crate) async fn run(mut self) {
         loop {
             // Messages first: a request must not wait for a pass to end.
-            while let Ok(message) = self.inbox.try_recv() {
+            while let Some(message) = self.inbox.take() {
                 self.handle(message).await;
             }
             if std::mem::take(&mut self.pause) {
@@ -123,12 +126,7 @@ impl Runner {
         tokio::select! {
             biased;
             Some((target, answer)) = self.flying.next() => self.note_answer(target, answer),
-            message = self.inbox.recv() => {
-                if let Some(message) = message {
-                    self.handle(message).await;
-                }
-                return;
-            }
+            message = self.inbox.next() => return self.handle(message).await,
         }
         while let Some(Some((target, answer))) = now_or_never(self.flying.next()) {
             self.note_answer(target, answer);
@@ -183,12 +181,19 @@ impl Runner {
     ///
     /// Waits for as long as the store cannot be read.
     async fn loaded(&mut self) -> Option<Arc<Global>> {
+        let mut told = false;
         while self.stored.is_none() {
             match self.core.store.load(&self.gid).await {
                 Ok(Some(global)) => self.stored = Some(global),
                 Ok(None) => return None,
                 Err(failure) => {
                     debug!(gid = %self.gid, error = %failure, "the store cannot be read");
+                    if matches!(failure, StoreError::Corrupt { .. }) && !told {
+                        told = true;
+                        error!(gid = %self.gid, error = %failure, "the transaction cannot go on");
+                        let (gid, error) = (self.gid.clone(), failure.to_string());
+                        let _ = self.core.alerts.send(Event::Poisoned { gid, error });
+                    }
                     if self.core.is_closing() {
                         return None;
                     }
@@ -221,10 +226,8 @@ impl Runner {
         while let Some(ack) = self.unconfirmed.last_mut() {
             let result = tokio::select! {
                 result = ack => result,
-                message = self.inbox.recv() => {
-                    if let Some(message) = message {
-                        self.handle(message).await;
-                    }
+                message = self.inbox.next() => {
+                    self.handle(message).await;
                     return false;
                 }
             };

@@ -46,18 +46,21 @@ impl Runner {
         let has_topics =
             new.steps.iter().any(|step| matches!(Scheme::of(&step.def.action), Scheme::Topic(_)));
         let mut subscribers = Vec::new();
+        // These are prepared first, mostly: a look is cheaper than a write that must be refused.
+        // A topic may have changed since its message was accepted (D29).
+        let prepared_first = matches!(otherwise, Request::Submit(_))
+            && matches!(new.mode.trans_type(), TransType::Tcc | TransType::Xa | TransType::Msg);
+        if (prepared_first || has_topics) && self.loaded().await.is_some() {
+            return Ok(None);
+        }
         if has_topics {
-            // The topic may have changed since the gid was accepted: look for the gid first (D29).
-            if self.loaded().await.is_some() {
-                return Ok(None);
-            }
             subscribers = topics::subscribers(&self.core, new).await?;
         }
         let submitted = matches!(otherwise, Request::Submit(_));
         let policy = &self.core.options.policy;
         let cx = self.core.clock.context();
         let mut global = create(new, submitted, &subscribers, policy, &cx);
-        if !dtmd_protocol::plan(&global, policy, &cx).calls.is_empty() {
+        if dtmd_protocol::schedule(&global, policy, &cx).has_calls {
             global.owner = self.core.owner.clone();
             global.epoch = 1;
         }
@@ -139,7 +142,7 @@ impl Runner {
     pub(super) fn answer_waiters(&mut self) {
         for Waiter { kind, reply } in std::mem::take(&mut self.waiters) {
             let result = match &self.stored {
-                None => Err(EngineError::Ongoing(NOT_SUCCESS.to_owned())),
+                None => Err(EngineError::Ongoing(format!("{NOT_SUCCESS} ONGOING"))),
                 Some(global) => self.result_of_pass(kind, global),
             };
             let _ = reply.send(result);
@@ -167,7 +170,10 @@ impl Runner {
             {
                 Err(EngineError::Branch(format!("a branch did not answer as expected: {text}")))
             }
-            _ => Err(EngineError::Ongoing(NOT_SUCCESS.to_owned())),
+            Some(Outcome::Unknown(text)) if !text.contains("FAILURE") => {
+                Err(EngineError::Ongoing(format!("{NOT_SUCCESS} The last answer: {text}. ONGOING")))
+            }
+            _ => Err(EngineError::Ongoing(format!("{NOT_SUCCESS} ONGOING"))),
         }
     }
 
@@ -180,7 +186,7 @@ impl Runner {
     }
 }
 
-const NOT_SUCCESS: &str = "wait result not return success: the transaction goes on. ONGOING";
+const NOT_SUCCESS: &str = "wait result not return success: the transaction goes on.";
 
 fn rolled_back_text(global: &Global) -> String {
     match global.rollback_reason.trim_end() {

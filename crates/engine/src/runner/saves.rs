@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dtmd_protocol::{Durability, Global, GlobalStatus, durability, plan};
+use dtmd_protocol::{Durability, Global, GlobalStatus, durability, schedule};
 use dtmd_store::{Lease, Write, WriteError};
 use tracing::{debug, info};
 
@@ -93,7 +93,7 @@ impl Runner {
     fn sign(&self, before: &Global, after: &mut Global) {
         after.revision = before.revision.next();
         let cx = self.core.clock.context();
-        let working = !plan(after, &self.core.options.policy, &cx).calls.is_empty();
+        let working = schedule(after, &self.core.options.policy, &cx).has_calls;
         if before.owner == self.core.owner {
             if !working && !after.status.is_final() {
                 after.owner = Arc::from("");
@@ -110,6 +110,10 @@ impl Runner {
 
     fn is_free(&self, global: &Global) -> bool {
         global.owner.is_empty() || global.wake_at <= self.core.clock.due()
+    }
+
+    pub(super) fn is_owner(&self) -> bool {
+        self.stored.as_ref().is_some_and(|global| global.owner == self.core.owner)
     }
 
     /// Makes sure that this server holds the lease; false if it cannot now.
@@ -138,7 +142,7 @@ impl Runner {
             Ok(()) => true,
             Err(failure) => {
                 self.recover(&failure).await;
-                self.stored.as_ref().is_some_and(|global| global.owner == self.core.owner)
+                self.is_owner()
             }
         }
     }
@@ -209,7 +213,7 @@ impl Runner {
 
     /// Tells callers that wait in line that their requests were not done, while the store is away.
     pub(super) fn refuse_waiting(&mut self, why: &str) {
-        while let Ok(message) = self.inbox.try_recv() {
+        while let Some(message) = self.inbox.take() {
             match message {
                 Message::Create { reply, .. } | Message::Request { reply, .. } => {
                     let _ = reply.send(Err(EngineError::Unavailable(why.to_owned())));
@@ -239,6 +243,10 @@ impl Runner {
             GlobalStatus::Prepared | GlobalStatus::Submitted | GlobalStatus::Succeed => {
                 debug!(%gid, %trans_type, %status, "status");
             }
+        }
+        let left_failing = || after.branches.iter().any(|row| row.retry.attempts > 0);
+        if status.is_final() && self.core.alerts.receiver_count() > 0 && left_failing() {
+            let _ = self.core.alerts.send(Event::Ended { gid: gid.clone(), status });
         }
         if self.core.events.receiver_count() > 0 {
             let _ = self.core.events.send(Event::Status { gid: gid.clone(), trans_type, status });

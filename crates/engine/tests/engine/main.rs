@@ -8,3 +8,4 @@ mod stage;
 mod store_faults;
 mod test_clock;
 mod topics;
+mod watching;

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::BenchArgs;
+use super::client_args::{DoctorArgs, OutputFormat, TopicArgs, TxArgs};
 use crate::config::{Flag, Secret};
 
 /// The whole command line.
@@ -77,10 +78,25 @@ pub enum Command {
     /// Run one of the demo's banks
     #[command(hide = true)]
     Bank(BankArgs),
+    /// Measure a server: rates, latencies, CPU time, flushes
+    Bench(BenchArgs),
+    /// Run the participants of a measurement
+    #[command(hide = true)]
+    BenchParticipant,
     /// Look at transactions and act on them
     Tx(TxArgs),
     /// Look at topics and change their subscribers
     Topic(TopicArgs),
+    /// Say whether a server is reachable and well
+    Doctor(DoctorArgs),
+    /// Print what makes a shell complete dtmd's commands
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Show, check or write a configuration
+    Config(ConfigArgs),
     /// Check or export the embedded store of a server that is not running
     Store(StoreArgs),
     /// Print the version
@@ -109,6 +125,10 @@ pub struct ServeArgs {
     /// The port of the HTTP interface; 0 takes any free one [HttpPort]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
+
+    /// The port of the gRPC interface; 0 takes any free one [GrpcPort]
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<u16>,
 
     /// Let other machines in without authentication [AllowAnonymous]
     #[arg(long)]
@@ -143,6 +163,7 @@ impl ServeArgs {
         set("Store.Driver", "--store", self.store.map(|store| store.as_str().into()));
         set("Listen", "--listen", self.listen.clone());
         set("HttpPort", "--http-port", self.http_port.map(|port| port.to_string()));
+        set("GrpcPort", "--grpc-port", self.grpc_port.map(|port| port.to_string()));
         let allow = self.allow_anonymous.then(|| "true".to_owned());
         set("AllowAnonymous", "--allow-anonymous", allow);
         set("LogLevel", "-d", self.debug.then(|| "debug".to_owned()));
@@ -197,6 +218,10 @@ pub struct DevArgs {
     /// The port of the HTTP interface; 0 takes any free one
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
+
+    /// The port of the gRPC interface; 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<u16>,
 }
 
 /// `dtmd demo`.
@@ -248,151 +273,37 @@ pub struct BankArgs {
     pub args: Vec<String>,
 }
 
-/// How to reach the server, and how to print what it says.
+/// `dtmd config`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ClientArgs {
-    /// The server's URL
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "DTMD_SERVER",
-        default_value = "http://127.0.0.1:36789"
-    )]
-    pub server: String,
-
-    /// How to print
-    #[arg(short = 'o', long, global = true, value_enum, default_value = "table")]
-    pub output: OutputFormat,
-
-    /// How many seconds the server may take
-    #[arg(
-        long = "timeout",
-        global = true,
-        value_name = "SECONDS",
-        default_value_t = 10,
-        value_parser = clap::value_parser!(u64).range(1..=3600)
-    )]
-    pub timeout_secs: u64,
-}
-
-impl ClientArgs {
-    /// Returns how long the server may take.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout_secs)
-    }
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// For people
-    Table,
-    /// The server's answer
-    Json,
-}
-
-/// `dtmd tx`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct TxArgs {
-    /// How to reach the server.
-    #[command(flatten)]
-    pub client: ClientArgs,
-
+pub struct ConfigArgs {
     /// What to do.
     #[command(subcommand)]
-    pub command: TxCommand,
+    pub command: ConfigCommand,
 }
 
-/// What can be done with transactions.
+/// What can be done with a configuration. No server is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum TxCommand {
-    /// List transactions
-    Ls {
-        /// Only those with this status
-        #[arg(long, value_parser = ["prepared", "submitted", "aborting", "succeed", "failed"])]
-        status: Option<String>,
-        /// Only those of this mode
-        #[arg(long = "type", value_parser = ["saga", "tcc", "xa", "msg", "workflow"])]
-        trans_type: Option<String>,
-        /// At most so many
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-        /// Go on from here; the list before says where
+pub enum ConfigCommand {
+    /// Show every option with its value and where it comes from; secrets stay hidden
+    Show {
+        /// The YAML file
+        #[arg(short = 'c', long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Only what is not built in
         #[arg(long)]
-        position: Option<String>,
+        changed: bool,
+        /// How to print
+        #[arg(short = 'o', long, value_enum, default_value = "table")]
+        output: OutputFormat,
     },
-    /// Show one transaction and its branches
-    Get {
-        /// Its gid
-        gid: String,
+    /// Say whether a server would start with this configuration, and what it would note
+    Check {
+        /// The YAML file
+        #[arg(short = 'c', long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
-    /// Try the branches of a transaction again now, not when their wait is over
-    Retry {
-        /// Its gid
-        gid: String,
-    },
-    /// Stop a transaction for good: it becomes failed, nothing is undone
-    Stop {
-        /// Its gid
-        gid: String,
-    },
-    /// Roll back a transaction that is not submitted yet
-    Abort {
-        /// Its gid
-        gid: String,
-        /// Why, to be kept with the transaction
-        #[arg(long)]
-        reason: Option<String>,
-    },
-}
-
-/// `dtmd topic`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct TopicArgs {
-    /// How to reach the server.
-    #[command(flatten)]
-    pub client: ClientArgs,
-
-    /// What to do.
-    #[command(subcommand)]
-    pub command: TopicCommand,
-}
-
-/// What can be done with topics.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum TopicCommand {
-    /// List topics and their subscribers
-    Ls {
-        /// At most so many topics
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-        /// Go on from here; the list before says where
-        #[arg(long)]
-        position: Option<String>,
-    },
-    /// Add a subscriber to a topic; the topic is made if it is new
-    Subscribe {
-        /// The topic
-        topic: String,
-        /// The subscriber's URL
-        url: String,
-        /// A word about the subscriber
-        #[arg(long, default_value = "")]
-        remark: String,
-    },
-    /// Remove a subscriber from a topic
-    Unsubscribe {
-        /// The topic
-        topic: String,
-        /// The subscriber's URL
-        url: String,
-    },
-    /// Delete a topic with all subscribers
-    Delete {
-        /// The topic
-        topic: String,
-    },
+    /// Print a file with every option, explained and commented out
+    Sample,
 }
 
 /// `dtmd store`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_TYPE, DATE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -83,6 +83,12 @@ pub enum ClientError {
         /// The status of its answer.
         status: u16,
     },
+    /// The command line asks for what cannot be, which only showed now.
+    #[error("{0}")]
+    Usage(String),
+    /// What was found cannot be written.
+    #[error("cannot write: {0}")]
+    Output(std::io::Error),
     /// There is no such transaction.
     #[error("there is no transaction with gid {gid} on {server}; `dtmd tx ls` lists them")]
     NoSuchGid {
@@ -97,11 +103,12 @@ impl ClientError {
     /// Returns the process's exit code for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::BadServer { .. } => EXIT_USAGE,
+            Self::BadServer { .. } | Self::Usage(_) => EXIT_USAGE,
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::NotDtmd { .. } => {
                 EXIT_UNREACHABLE
             }
             Self::TooLong { .. }
+            | Self::Output(_)
             | Self::Refused { .. }
             | Self::Failed { .. }
             | Self::NoSuchGid { .. } => EXIT_REFUSED,
@@ -115,8 +122,17 @@ pub struct ApiClient {
     server: String,
     host: String,
     port: u16,
-    prefix: String,
+    /// The path before every route, usually empty.
+    base: String,
     timeout: Duration,
+}
+
+/// An answer before it is judged.
+pub(super) struct Answered {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    /// The server's clock, to the second, if it says.
+    pub(super) date: Option<String>,
 }
 
 impl ApiClient {
@@ -147,7 +163,7 @@ impl ApiClient {
             server: url.trim_end_matches('/').to_owned(),
             host: host.to_owned(),
             port: uri.port_u16().unwrap_or(80),
-            prefix: format!("{}{API}", path.strip_suffix(API).unwrap_or(path)),
+            base: path.strip_suffix(API).unwrap_or(path).to_owned(),
             timeout,
         })
     }
@@ -163,7 +179,7 @@ impl ApiClient {
     ///
     /// Whatever keeps the server from answering 200 with JSON.
     pub async fn get(&self, route: &str, params: &[(&str, &str)]) -> Result<Value, ClientError> {
-        self.call(Method::GET, &with_params(route, params), None).await
+        self.call(Method::GET, &with_params(&format!("{API}/{route}"), params), None).await
     }
 
     /// Posts a JSON body to `route`.
@@ -172,7 +188,7 @@ impl ApiClient {
     ///
     /// As [`ApiClient::get`].
     pub async fn post(&self, route: &str, body: &Value) -> Result<Value, ClientError> {
-        self.call(Method::POST, route, Some(body)).await
+        self.call(Method::POST, &format!("{API}/{route}"), Some(body)).await
     }
 
     /// Deletes what `route` names.
@@ -181,30 +197,55 @@ impl ApiClient {
     ///
     /// As [`ApiClient::get`].
     pub async fn delete(&self, route: &str) -> Result<Value, ClientError> {
-        self.call(Method::DELETE, route, None).await
+        self.call(Method::DELETE, &format!("{API}/{route}"), None).await
+    }
+
+    /// Asks for `route` of dtmd's own API, which DTM does not have.
+    ///
+    /// # Errors
+    ///
+    /// As [`ApiClient::get`].
+    pub async fn get_own(&self, route: &str) -> Result<Value, ClientError> {
+        self.call(Method::GET, &format!("/dtmd/v1/{route}"), None).await
     }
 
     async fn call(
         &self,
         method: Method,
-        route: &str,
+        path: &str,
         body: Option<&Value>,
     ) -> Result<Value, ClientError> {
-        let exchange = self.exchange(method, route, body);
-        let (status, text) =
-            tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
-                Err(ClientError::TimedOut { server: self.server.clone(), timeout: self.timeout })
-            })?;
-        self.outcome(status, &text)
+        let Answered { status, body, .. } = self.ask(method, path, body).await?;
+        self.outcome(status, &body)
+    }
+
+    /// Makes a request, within the time there is, and returns whatever is answered.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answered, ClientError> {
+        let exchange = self.exchange(method, path, body);
+        tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
+            Err(ClientError::TimedOut { server: self.server.clone(), timeout: self.timeout })
+        })
+    }
+
+    /// Returns whether the server is on this machine, as far as its URL says.
+    pub(super) fn is_local(&self) -> bool {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        let address = bare.parse::<std::net::IpAddr>();
+        bare == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
     /// Makes one connection, one request, and reads the answer.
     async fn exchange(
         &self,
         method: Method,
-        route: &str,
+        path: &str,
         body: Option<&Value>,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<Answered, ClientError> {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((bare, self.port))
             .await
@@ -216,7 +257,7 @@ impl ApiClient {
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}/{route}", self.prefix))
+            .uri(format!("{}{path}", self.base))
             .header(HOST, format!("{}:{}", self.host, self.port))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(bytes))
@@ -224,10 +265,12 @@ impl ApiClient {
         let answer =
             sender.send_request(request).await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
+        let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
+        let date = date.map(str::to_owned);
         let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
         connection.abort();
         match body {
-            Ok(body) => Ok((status, body.to_bytes())),
+            Ok(body) => Ok(Answered { status, body: body.to_bytes(), date }),
             Err(error) if error.is::<LengthLimitError>() => {
                 Err(ClientError::TooLong { server: self.server.clone() })
             }

@@ -1,14 +1,18 @@
-//! `dtmd tx` and `dtmd topic`: what is asked of the server, and what is said about the answer.
+//! `dtmd tx`, `dtmd topic` and `dtmd doctor`: what is asked of the server, and what is said about
+//! the answer.
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::args::{ClientArgs, OutputFormat, TopicArgs, TopicCommand, TxArgs, TxCommand};
+use super::bulk::{self, Act};
 use super::client::{ApiClient, ClientError, percent};
-use super::render;
-use super::{EXIT_OK, EXIT_REFUSED};
+use super::client_args::{
+    ClientArgs, DoctorArgs, FilterArgs, OutputFormat, TopicArgs, TopicCommand, TxArgs, TxCommand,
+};
+use super::{EXIT_OK, doctor, export, render, watch};
 
 /// A command that only needs the HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,26 +21,23 @@ pub enum ClientCommand {
     Tx(TxArgs),
     /// `dtmd topic`.
     Topic(TopicArgs),
+    /// `dtmd doctor`.
+    Doctor(DoctorArgs),
 }
 
 /// Runs a command, prints what there is to print, and returns the process's exit code.
 pub async fn run_client(command: ClientCommand) -> ExitCode {
-    match execute(command).await {
-        Ok(text) => print(&text),
+    match execute_to(command, &mut std::io::stdout()).await {
+        Ok(code) => ExitCode::from(code),
+        // A reader who has seen enough (`| head`) is no error.
+        Err(ClientError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::from(EXIT_OK)
+        }
         Err(error) => {
             // With stderr closed there is nobody left to tell.
             _ = writeln!(std::io::stderr(), "dtmd: {error}");
             ExitCode::from(error.exit_code())
         }
-    }
-}
-
-/// Writes to stdout; a reader who has seen enough (`| head`) is no error.
-fn print(text: &str) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::from(EXIT_REFUSED),
-        _ => ExitCode::from(EXIT_OK),
     }
 }
 
@@ -46,65 +47,95 @@ fn print(text: &str) -> ExitCode {
 ///
 /// The server refuses, fails, or cannot be reached.
 pub async fn execute(command: ClientCommand) -> Result<String, ClientError> {
+    let mut out = Vec::new();
+    execute_to(command, &mut out).await?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// Runs a command, prints to `out`, and returns the process's exit code.
+///
+/// # Errors
+///
+/// As [`execute`], and what keeps `out` from being written.
+async fn execute_to(command: ClientCommand, out: &mut dyn Write) -> Result<u8, ClientError> {
     match command {
         ClientCommand::Tx(args) => {
             let api = connect(&args.client)?;
-            execute_tx(&api, args.command, args.client.output).await
+            execute_tx(&api, args.command, args.client.output, out).await
         }
         ClientCommand::Topic(args) => {
             let api = connect(&args.client)?;
-            execute_topic(&api, args.command, args.client.output).await
+            let text = execute_topic(&api, args.command, args.client.output).await?;
+            say(out, &text)
+        }
+        ClientCommand::Doctor(args) => {
+            doctor::run(&connect(&args.client)?, args.client.output, out).await
         }
     }
 }
 
 fn connect(args: &ClientArgs) -> Result<ApiClient, ClientError> {
-    ApiClient::new(&args.server, args.timeout())
+    ApiClient::new(&args.server_url()?, args.timeout())
+}
+
+fn say(out: &mut dyn Write, text: &str) -> Result<u8, ClientError> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::Output)?;
+    Ok(EXIT_OK)
 }
 
 async fn execute_tx(
     api: &ApiClient,
     command: TxCommand,
     output: OutputFormat,
-) -> Result<String, ClientError> {
+    out: &mut dyn Write,
+) -> Result<u8, ClientError> {
     match command {
-        TxCommand::Ls { status, trans_type, limit, position } => {
-            let limit = limit.to_string();
-            let mut params = vec![("limit", limit.as_str())];
-            params.extend(status.as_deref().map(|status| ("status", status)));
-            params.extend(trans_type.as_deref().map(|name| ("transType", name)));
-            params.extend(position.as_deref().map(|position| ("position", position)));
-            let answer = api.get("all", &params).await?;
-            Ok(shown(&answer, output, render::transactions))
+        TxCommand::Ls { filter, limit, position } => {
+            let answer = page(api, &filter, limit, position.as_deref()).await?;
+            say(out, &shown(&answer, output, render::transactions))
         }
         TxCommand::Get { gid } => {
-            let answer = query(api, &gid).await?;
-            Ok(shown(&answer, output, render::transaction))
-        }
-        TxCommand::Retry { gid } => {
-            let answer = api.post("resetNextCronTime", &json!({ "gid": gid })).await?;
-            Ok(done(&answer, output, &format!("{gid}: its branches are due now")))
-        }
-        TxCommand::Stop { gid } => {
-            let answer = api.post("forceStop", &json!({ "gid": gid })).await?;
-            Ok(done(&answer, output, &format!("{gid}: stopped; it is failed, nothing was undone")))
-        }
-        TxCommand::Abort { gid, reason } => {
-            // The request has to repeat the mode (spec 01 §2.3), which an operator need not know.
-            let found = query(api, &gid).await?;
-            let trans_type = render::member(&found["transaction"], "trans_type");
-            let mut body = json!({ "gid": gid, "trans_type": trans_type });
-            if let Some(reason) = reason {
-                body["rollback_reason"] = reason.into();
+            let mut answer = query(api, &gid).await?;
+            // A server that keeps none, DTM for instance, is no less worth showing.
+            if let Ok(mut found) = api.get_own(&attempts_route(&gid)).await {
+                answer["attempts"] = found["attempts"].take();
             }
-            let answer = api.post("abort", &body).await?;
-            Ok(done(
-                &answer,
-                output,
-                &format!("{gid}: aborting; `dtmd tx get` shows how far it is"),
-            ))
+            say(out, &shown(&answer, output, render::transaction))
+        }
+        TxCommand::Watch { gid, interval, .. } => {
+            let every = Duration::from_secs(interval);
+            match gid {
+                Some(gid) => watch::one(api, &gid, every, output, out).await,
+                None => watch::all(api, every, output, out).await,
+            }
+        }
+        TxCommand::Export { filter, branches, to } => {
+            export::export(api, &filter, branches, to.as_deref(), out).await?;
+            Ok(EXIT_OK)
+        }
+        TxCommand::Retry(chosen) => bulk::run(api, &Act::Retry, chosen, output, out).await,
+        TxCommand::Stop(chosen) => bulk::run(api, &Act::Stop, chosen, output, out).await,
+        TxCommand::Abort { chosen, reason } => {
+            bulk::run(api, &Act::Abort { reason }, chosen, output, out).await
         }
     }
+}
+
+async fn page(
+    api: &ApiClient,
+    filter: &FilterArgs,
+    limit: u32,
+    position: Option<&str>,
+) -> Result<Value, ClientError> {
+    let params = export::params(filter, usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut params: Vec<(&str, &str)> =
+        params.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    params.extend(position.map(|position| ("position", position)));
+    api.get("all", &params).await
+}
+
+fn attempts_route(gid: &str) -> String {
+    format!("transactions/{}/attempts", percent(gid))
 }
 
 async fn execute_topic(
@@ -138,7 +169,7 @@ async fn execute_topic(
 }
 
 /// Asks for a transaction; one that is not there is an error here, although the API answers 200.
-async fn query(api: &ApiClient, gid: &str) -> Result<Value, ClientError> {
+pub(super) async fn query(api: &ApiClient, gid: &str) -> Result<Value, ClientError> {
     let answer = api.get("query", &[("gid", gid)]).await?;
     if answer["transaction"].is_object() {
         Ok(answer)
@@ -147,13 +178,19 @@ async fn query(api: &ApiClient, gid: &str) -> Result<Value, ClientError> {
     }
 }
 
-fn shown(answer: &Value, output: OutputFormat, table: impl Fn(&Value) -> String) -> String {
+pub(super) fn shown(
+    answer: &Value,
+    output: OutputFormat,
+    table: impl Fn(&Value) -> String,
+) -> String {
     match output {
         OutputFormat::Table => table(answer),
         OutputFormat::Json => format!("{answer:#}\n"),
+        // A JSON value always has a form in YAML.
+        OutputFormat::Yaml => serde_saphyr::to_string(answer).unwrap_or_default(),
     }
 }
 
-fn done(answer: &Value, output: OutputFormat, text: &str) -> String {
+pub(super) fn done(answer: &Value, output: OutputFormat, text: &str) -> String {
     shown(answer, output, |_| format!("{}\n", render::plain(text)))
 }

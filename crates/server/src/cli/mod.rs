@@ -2,24 +2,35 @@
 //!
 //! [`Cli::parse_args`] reads the arguments; [`Cli::into_command`] turns DTM's own flags on the
 //! bare binary (`dtmd -c FILE`) into the command they mean. `main` runs the commands that start
-//! something; [`run_client`] runs `tx` and `topic`.
+//! something; [`run_client`] runs `tx`, `topic` and `doctor`.
 
 mod args;
+mod bench;
+mod bulk;
 mod client;
+mod client_args;
 mod commands;
+mod doctor;
+mod export;
+mod profiles;
 mod render;
+mod watch;
 
 pub use args::{
-    BankArgs, Cli, ClientArgs, Command, DemoArgs, DemoScenario, DevArgs, LogFormatArg,
-    OutputFormat, ServeArgs, StoreArgs, StoreCommand, StoreKind, TopicArgs, TopicCommand, TxArgs,
+    BankArgs, Cli, Command, ConfigArgs, ConfigCommand, DemoArgs, DemoScenario, DevArgs,
+    LogFormatArg, ServeArgs, StoreArgs, StoreCommand, StoreKind,
+};
+pub use bench::{BenchArgs, BenchMode, BenchOutput};
+pub use client::{ApiClient, ClientError};
+pub use client_args::{
+    ChosenArgs, ClientArgs, DoctorArgs, FilterArgs, OutputFormat, TopicArgs, TopicCommand, TxArgs,
     TxCommand,
 };
-pub use client::{ApiClient, ClientError};
 pub use commands::{ClientCommand, execute, run_client};
 
 /// The command did what was asked.
 pub const EXIT_OK: u8 = 0;
-/// The server refused, or there is no such transaction.
+/// The server refused, there is no such transaction, a watched one failed, or something is unwell.
 pub const EXIT_REFUSED: u8 = 1;
 /// The command line is wrong.
 pub const EXIT_USAGE: u8 = 2;

@@ -96,7 +96,7 @@ pub(super) fn transaction(answer: &Value) -> String {
         out.push_str("no branches\n");
     } else {
         out.push_str("branches\n");
-        out.push_str(&tree(branches));
+        out.push_str(&tree(branches, list(answer, "attempts")));
     }
     out
 }
@@ -133,7 +133,7 @@ fn headers(record: &Value) -> Vec<(&'static str, String)> {
 }
 
 /// Shows branch rows as a tree: a branch, and under it its ops, in the server's order.
-fn tree(rows: &[Value]) -> String {
+fn tree(rows: &[Value], attempts: &[Value]) -> String {
     let mut branches: Vec<(String, Vec<&Value>)> = Vec::new();
     for row in rows {
         let id = shown(row, "branch_id");
@@ -151,16 +151,52 @@ fn tree(rows: &[Value]) -> String {
             if index + 1 == count { ("└─", "   ") } else { ("├─", "│  ") };
         _ = writeln!(out, "{corner} {id}");
         for (index, row) in ops.iter().enumerate() {
-            let corner = if index + 1 == ops.len() { "└─" } else { "├─" };
+            let is_last = index + 1 == ops.len();
+            let corner = if is_last { "└─" } else { "├─" };
             let (op, status) = (shown(row, "op"), shown(row, "status"));
             let line = format!(
                 "{bar}{corner} {op:<op_width$}  {status:<status_width$}  {}",
                 details(row).join("  ")
             );
             _ = writeln!(out, "{}", line.trim_end());
+            let bar = format!("{bar}{}", if is_last { "   " } else { "│  " });
+            for attempt in attempts.iter().filter(|it| is_of(it, row)) {
+                _ = writeln!(out, "{bar}  {}", attempt_line(attempt));
+            }
         }
     }
+    // The calls that are no row's: asking back for a message, calling a workflow.
+    let others = attempts.iter().filter(|it| !rows.iter().any(|row| is_of(it, row)));
+    for attempt in others {
+        let (branch, op) = (shown(attempt, "branch_id"), shown(attempt, "op"));
+        _ = writeln!(out, "{branch} {op}  {}", attempt_line(attempt));
+    }
     out
+}
+
+fn is_of(attempt: &Value, row: &Value) -> bool {
+    attempt["branch_id"] == row["branch_id"] && attempt["op"] == row["op"]
+}
+
+/// Shows one call of a branch: when, outcome, how long, what went wrong.
+fn attempt_line(attempt: &Value) -> String {
+    let ms = attempt["ms"].as_f64().unwrap_or_default();
+    let mut line = format!(
+        "· {}  {}  {ms:.1} ms",
+        time(attempt, "at").unwrap_or_default(),
+        shown(attempt, "outcome")
+    );
+    let error = shown(attempt, "error");
+    if !error.is_empty() {
+        line.push_str("  ");
+        line.push_str(&error);
+    }
+    line
+}
+
+/// Returns the time here, to the millisecond.
+pub(super) fn now() -> String {
+    chrono::Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 /// Returns what is known of one op beside its status.

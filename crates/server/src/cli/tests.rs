@@ -144,6 +144,7 @@ async fn run_against(url: &str, line: &str) -> Result<String, ClientError> {
     match command(&format!("dtmd {line} --server {url}")).unwrap() {
         Command::Tx(args) => execute(ClientCommand::Tx(args)).await,
         Command::Topic(args) => execute(ClientCommand::Topic(args)).await,
+        Command::Doctor(args) => execute(ClientCommand::Doctor(args)).await,
         other => panic!("not a client command: {other:?}"),
     }
 }
@@ -181,12 +182,152 @@ branches
 
 #[tokio::test]
 async fn tx_get_shows_a_tree() {
-    let server = Server::start(&[(200, SAGA), (200, SAGA)]).await;
+    let none = (404, "404 page not found");
+    let server = Server::start(&[(200, SAGA), none, (200, SAGA), none]).await;
     assert_eq!(server.run("tx get g;3").await.unwrap(), SAGA_TREE);
     let json = server.run("tx get g-3 -o json").await.unwrap();
     let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(parsed, serde_json::from_str::<serde_json::Value>(SAGA).unwrap());
     assert_eq!(server.asked()[0], "GET /api/dtmsvr/query?gid=g%3B3");
+    assert_eq!(server.asked()[1], "GET /dtmd/v1/transactions/g%3B3/attempts");
+}
+
+#[tokio::test]
+async fn tx_get_shows_attempts_under_their_branches() {
+    let attempts = r#"{"gid":"g-3","attempts":[
+        {"branch_id":"01","op":"action","at":"2024-05-01T12:00:00.5+08:00","url":"http://s/a",
+         "attempt":1,"outcome":"failure","ms":12.345,"error":"no\u001b money"},
+        {"branch_id":"02","op":"action","at":"2024-05-01T12:00:00.6+08:00","url":"http://s/c",
+         "attempt":1,"outcome":"unknown","status":500,"ms":3.0,"error":"HTTP status 500: x"},
+        {"branch_id":"00","op":"msg","at":"2024-05-01T12:00:00.7+08:00","url":"http://s/q",
+         "attempt":1,"outcome":"success","ms":1.0}]}"#;
+    let server = Server::start(&[(200, SAGA), (200, attempts), (200, SAGA), (200, attempts)]).await;
+    let text = server.run("tx get g-3").await.unwrap();
+    let (_, branches) = text.split_once("branches\n").unwrap();
+    let expected = "\
+├─ 01
+│  ├─ compensate  succeed   http://s/b  at 2024-05-01 12:00:00.900 +08:00  3 attempts
+│  └─ action      failed    http://s/a
+│       · 2024-05-01 12:00:00.500 +08:00  failure  12.3 ms  no\\u{1b} money
+└─ 02
+   ├─ compensate  prepared
+   └─ action      prepared  http://s/c
+        · 2024-05-01 12:00:00.600 +08:00  unknown  3.0 ms  HTTP status 500: x
+00 msg  · 2024-05-01 12:00:00.700 +08:00  success  1.0 ms
+";
+    assert_eq!(branches, expected);
+    let yaml = server.run("tx get g-3 -o yaml").await.unwrap();
+    assert!(yaml.contains("attempts:") && yaml.contains("gid: g-3"), "{yaml}");
+}
+
+#[tokio::test]
+async fn filters_choose_and_a_dry_run_changes_nothing() {
+    let page = |gids: &[&str], next: &str| {
+        let records: Vec<String> = gids
+            .iter()
+            .map(|gid| format!(r#"{{"gid":"{gid}","trans_type":"tcc","status":"prepared"}}"#))
+            .collect();
+        format!(r#"{{"transactions":[{}],"next_position":"{next}"}}"#, records.join(","))
+    };
+    let (first, second, ok) =
+        (page(&["a", "b"], "7"), page(&["c"], ""), r#"{"dtm_result":"SUCCESS"}"#);
+    let pages = [(200, first.as_str()), (200, second.as_str())];
+    let refused = (409, r#"{"dtm_result":"FAILURE","message":"status: succeed FAILURE"}"#);
+
+    let server = Server::start(&pages).await;
+    let text = server.run("tx abort --type tcc --dry-run").await.unwrap();
+    assert_eq!(
+        text,
+        "a tcc prepared\nb tcc prepared\nc tcc prepared\nwould abort 3 transactions\n"
+    );
+    let list = "GET /api/dtmsvr/all?limit=500&status=prepared&transType=tcc";
+    assert_eq!(server.asked(), [list.to_owned(), format!("{list}&position=7")]);
+
+    let server = Server::start(&pages).await;
+    let error = server.run("tx abort --all").await.unwrap_err();
+    assert_eq!(error.exit_code(), EXIT_USAGE);
+    assert!(error.to_string().starts_with("3 transactions would be asked to abort"), "{error}");
+
+    let answers = [pages[0], pages[1], (200, ok), refused, (200, ok)];
+    let server = Server::start(&answers).await;
+    let text = server.run("tx abort --all --yes").await.unwrap();
+    assert_eq!(text, "b: refused: status: succeed FAILURE\nabort: 2 done, 1 refused\n");
+    assert!(server.asked()[2].contains(r#""trans_type":"tcc""#), "known from the list");
+
+    let server = Server::start(&[(200, ok), (200, ok)]).await;
+    assert_eq!(server.run("tx retry x y").await.unwrap(), "retry: 2 done, 0 refused\n");
+    let error = server.run("tx stop").await.unwrap_err();
+    assert_eq!(error.exit_code(), EXIT_USAGE);
+    for line in ["dtmd tx stop g --all", "dtmd tx retry --older-than soon", "dtmd tx watch"] {
+        usage_error(line);
+    }
+}
+
+#[tokio::test]
+async fn an_export_is_lines_of_json_over_all_pages() {
+    let first = r#"{"transactions":[{"gid":"a"},{"gid":"b"}],"next_position":"3"}"#;
+    let second = r#"{"transactions":[{"gid":"c"}],"next_position":""}"#;
+    let server = Server::start(&[(200, first), (200, second)]).await;
+    let lines = "{\"gid\":\"a\"}\n{\"gid\":\"b\"}\n{\"gid\":\"c\"}\n";
+    assert_eq!(server.run("tx export").await.unwrap(), lines);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("out.jsonl");
+    let server = Server::start(&[(200, second), (200, SAGA)]).await;
+    let text = server.run(&format!("tx export --branches --to {}", file.display())).await.unwrap();
+    assert!(text.starts_with("1 transactions written to "), "{text}");
+    let line = std::fs::read_to_string(&file).unwrap();
+    let whole: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(whole["branches"].as_array().unwrap().len(), 4);
+    let again = server.run(&format!("tx export --to {}", file.display())).await.unwrap_err();
+    assert_eq!(again.exit_code(), EXIT_USAGE, "a file that is there is not overwritten");
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_transaction() {
+    let before = r#"{"transaction":{"gid":"g","trans_type":"msg","status":"submitted"},
+        "branches":[{"branch_id":"01","op":"action","status":"prepared","attempts":2}]}"#;
+    let after = before.replace("submitted", "succeed").replace("prepared", "succeed");
+    let server = Server::start(&[(200, before), (200, &after.replace(":2}", ":0}"))]).await;
+    let text = server.run("tx watch g --interval 1").await.unwrap();
+    let lines: Vec<&str> = text.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    assert_eq!(
+        lines,
+        [
+            "msg  g  submitted",
+            "msg  g  01 action  prepared after 2 failed tries",
+            "msg  g  succeed",
+            "msg  g  01 action  succeed",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_doctor_looks_at_everything() {
+    let version = format!(r#"{{"version":"v{}"}}"#, env!("CARGO_PKG_VERSION"));
+    let info = r#"{"version":"v9","now":"2020-01-01T00:00:00Z","ready":true,
+        "store":{"kind":"memory","location":"this process","exclusive":false,"durable":false}}"#;
+    let answers = [
+        (200, r#"{"msg":"pong"}"#),
+        (200, version.as_str()),
+        (200, info),
+        (200, r#"{"alerts":[]}"#),
+    ];
+    let server = Server::start(&answers).await;
+    let text = server.run("doctor").await.unwrap();
+    let health: Vec<String> = text
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    let expected = ["ok reach", "ok version", "ok ready", "warn store", "warn clock", "ok alerts"];
+    assert_eq!(health, expected, "{text}");
+    // DTM has no API of ours.
+    let none = (404, "404 page not found");
+    let answers = [(200, "{}"), (200, r#"{"version":"v1.18"}"#), none, none];
+    let server = Server::start(&answers).await;
+    let text = server.run("doctor -o json").await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["findings"][1]["health"], "warn");
+    assert_eq!(json["findings"][2]["text"], "it is not dtmd, or older: no more is known");
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! The commands that start something or read files; the others speak HTTP ([`crate::cli`]).
 
+mod bench;
+mod config;
 mod demo;
 mod serve;
 mod store;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
@@ -25,8 +28,18 @@ pub fn dispatch(command: Option<Command>) -> ExitCode {
         Some(Command::Dev(args)) => block_on(serve::dev(args)),
         Some(Command::Demo(args)) => block_on(demo::demo(args)),
         Some(Command::Bank(args)) => block_on(demo::bank(args)),
+        Some(Command::Bench(args)) => block_on(bench::bench(args)),
+        Some(Command::BenchParticipant) => block_on(bench::participant()),
+        Some(Command::Config(args)) => config::run(args.command),
         Some(Command::Store(args)) => store::run(args.command),
         Some(Command::Tx(args)) => return block_on_client(ClientCommand::Tx(args)),
+        Some(Command::Doctor(args)) => return block_on_client(ClientCommand::Doctor(args)),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "dtmd", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
         Some(Command::Topic(args)) => return block_on_client(ClientCommand::Topic(args)),
     };
     match result {
@@ -52,12 +65,12 @@ fn block_on_client(command: ClientCommand) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what a command was asked for goes to stdout")]
+/// Prints what a command was asked for. A reader who has seen enough (`| head`) is no fault.
 fn say(text: &str) {
-    println!("{text}");
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "everything else goes to stderr")]
+/// Prints everything else.
 fn complain(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

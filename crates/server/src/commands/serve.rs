@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use dtmd_demo::DevBanks;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::say;
 use crate::cli::{DevArgs, ServeArgs};
@@ -18,6 +18,7 @@ use crate::run::Server;
 pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let server = start(&args).await?;
     say(&format!("listening on http://{}", server.address()));
+    say(&format!("grpc on http://{}", server.grpc_address()));
     if let Some(address) = server.test_control() {
         say(&format!("test control on http://{address}"));
     }
@@ -33,8 +34,12 @@ pub(super) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir().context("no temporary directory can be made")?;
     let data = args.data.clone().unwrap_or_else(|| temporary.path().join("store"));
     let banks_data = args.data.as_ref().map(|data| data.join("banks"));
-    let serve_args =
-        ServeArgs { data: Some(data), http_port: args.http_port, ..ServeArgs::default() };
+    let serve_args = ServeArgs {
+        data: Some(data),
+        http_port: args.http_port,
+        grpc_port: args.grpc_port,
+        ..ServeArgs::default()
+    };
     let server = start(&serve_args).await?;
     let banks = DevBanks::start_in_process(banks_data.as_deref()).await?;
     say(&welcome(&server, &banks, args.data.as_deref()));
@@ -47,15 +52,19 @@ async fn start(args: &ServeArgs) -> anyhow::Result<Server> {
     let Loaded { mut config, notes, warnings, .. } =
         config::load(args.config.as_deref(), &args.flags())?;
     config.listen.test_control = args.test_control;
-    logs::init(config.log)?;
-    for line in notes.iter().chain(&warnings) {
-        warn!("{line}");
+    logs::init(&config.log)?;
+    for line in &notes {
+        info!(target: logs::START, "{line}");
+    }
+    for line in &warnings {
+        warn!(target: logs::START, "{line}");
     }
     Server::start(config, args.reset).await
 }
 
 fn welcome(server: &Server, banks: &DevBanks, data: Option<&Path>) -> String {
     let base = format!("http://{}", server.address());
+    let grpc = server.grpc_address();
     let (a, b) = (&banks.a.url, &banks.b.url);
     let kept = match data {
         Some(data) => format!("kept in {}", data.display()),
@@ -67,7 +76,7 @@ fn welcome(server: &Server, banks: &DevBanks, data: Option<&Path>) -> String {
         _ => format!("DTMD_SERVER={base} dtmd"),
     };
     format!(
-        "dtmd on {base}, everything {kept}
+        "dtmd on {base}, gRPC on {grpc}, everything {kept}
 bank a on {a}, bank b on {b}: accounts alice and bob, 10000 each
 
 Move 30 from alice at bank a to bob at bank b, as one saga:

@@ -42,7 +42,7 @@ pub fn apply_file(settings: &mut Settings, path: &Path) -> Result<(), ConfigErro
 /// The text is not YAML or has keys nobody knows.
 pub fn apply_text(settings: &mut Settings, path: &Path, text: &str) -> Result<(), ConfigError> {
     let mut found = Found::default();
-    let options = serde_saphyr::options! { with_snippet: false };
+    let options = serde_saphyr::options! { with_snippet: false, emit_comments: false };
     let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
         Section { prefix: "", found: &mut found }.deserialize(yaml)
     });

@@ -13,7 +13,7 @@ pub struct ListenConfig {
     pub address: IpAddr,
     /// The port of the HTTP interface; 0 takes any free one. Since 0.1.0.
     pub http_port: u16,
-    /// The port of the gRPC interface, once there is one. Since 0.1.0.
+    /// The port of the gRPC interface; 0 takes any free one. Since 0.1.0.
     pub grpc_port: u16,
     /// Whether callers from other machines are let in without authentication. Since 0.1.0.
     pub allow_anonymous: bool,
@@ -55,6 +55,20 @@ impl ListenConfig {
     /// Returns the address and port of the HTTP interface.
     pub fn http(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.http_port)
+    }
+
+    /// Returns the address and port of the gRPC interface. Who wants any free port for HTTP and
+    /// gave none for gRPC wants any free one there too.
+    pub fn grpc(&self) -> SocketAddr {
+        let any = self.grpc_may_move() && self.http_port == 0;
+        SocketAddr::new(self.address, if any { 0 } else { self.grpc_port })
+    }
+
+    /// Returns whether gRPC may move if its port is taken: who gave HTTP a port of its own and
+    /// nothing to gRPC wants a second server on this machine, not a quarrel over 36790.
+    pub fn grpc_may_move(&self) -> bool {
+        let usual = Self::default();
+        self.grpc_port == usual.grpc_port && self.http_port != usual.http_port
     }
 
     /// Returns what to warn of at start: open doors.

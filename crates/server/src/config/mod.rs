@@ -10,6 +10,7 @@ mod error;
 mod file;
 mod listen;
 pub mod options;
+pub mod sample;
 mod secret;
 mod settings;
 mod store;
@@ -25,8 +26,11 @@ pub use listen::{LimitsConfig, ListenConfig, TimeoutsConfig};
 pub use secret::Secret;
 pub use settings::{Origin, Setting, Settings};
 pub use store::{StoreConfig, StoreDriver};
-pub use work::{AlertConfig, CallsConfig, LogConfig, LogFormat, LogLevel, RetryConfig};
+pub use work::{
+    AlertConfig, CallsConfig, LogConfig, LogFormat, LogLevel, LogOutput, RetryConfig, Rotation,
+};
 
+use dtmd_wire::Zone;
 use settings::Reader;
 
 /// The most threads for connections that may be asked for.
@@ -51,6 +55,8 @@ pub struct Config {
     pub alert: AlertConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// The zone of times in answers. Since 0.1.0.
+    pub zone: Zone,
     /// Threads for connections as configured; 0 means one for every processor. Since 0.1.0.
     pub network_threads: usize,
     /// How often topics are read again from the store. Since 0.1.0.
@@ -68,6 +74,7 @@ impl Default for Config {
             calls: CallsConfig::default(),
             alert: AlertConfig::default(),
             log: LogConfig::default(),
+            zone: Zone::UTC,
             network_threads: 0,
             config_update_interval: Duration::from_secs(3),
         }
@@ -91,6 +98,9 @@ impl Config {
             calls: CallsConfig::read(&mut reader),
             alert: AlertConfig::read(&mut reader),
             log: LogConfig::read(&mut reader),
+            zone: reader.parsed("TimeZoneOffset", "hours from -14 to +14, such as +8", |text| {
+                Zone::parse(text).ok()
+            }),
             network_threads: reader.integer("NetworkThreads"),
             config_update_interval: reader.duration("ConfigUpdateInterval"),
         };

@@ -144,8 +144,7 @@ const FORMATS: Kind = Kind::Choice(&["text", "json"]);
 
 const NO_DATABASE: &str = "the stores of this build need no database";
 const NO_DISCOVERY: &str = "service discovery is not in this build";
-const NO_GRPC: &str = "gRPC is not in this build";
-const TO_STDERR: &str = "logs go to stderr; let the service manager keep and rotate them";
+const ROUND_ROBIN: &str = "a name's addresses are called in turn";
 const ALWAYS_SYNC: &str = "results are always written in batches, with the durability each needs";
 
 /// Every option, in the order of the documentation page.
@@ -200,7 +199,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "36789",
         "The port of the HTTP and JSON-RPC interface; 0 takes any free one.",
     ),
-    ignored("GrpcPort", Kind::Integer, "36790", NO_GRPC),
+    dtm(
+        "GrpcPort",
+        Kind::Integer,
+        "36790",
+        "The port of the gRPC interface; 0 takes any free one. Left at 36790 it is any free one \
+         too if HttpPort is 0, or if HttpPort is not 36789 and 36790 is taken.",
+    ),
     ignored(
         "JsonRpcPort",
         Kind::Integer,
@@ -274,6 +279,20 @@ pub const OPTIONS: &[OptionSpec] = &[
         "How a branch's answer is read. `true`: DTM's rule, FAILURE or ONGOING anywhere in \
          the body counts. `false`: only the status and the member `dtm_result` count.",
     ),
+    ours(
+        "WorkflowCallbackTimeout",
+        Kind::Seconds,
+        "30",
+        "How long one callback that resumes a workflow may take, unless the workflow has a \
+         `request_timeout`: it runs the rest of the workflow.",
+    ),
+    ours(
+        "CaFile",
+        Kind::Text,
+        "",
+        "A PEM file of certificates to trust besides the system's, for `https://` and `grpcs://` \
+         branches.",
+    ),
     ours("BodyMaxBytes", Kind::Bytes, "1MiB", "The longest request body."),
     ours("HeaderMaxBytes", Kind::Bytes, "16KiB", "The longest request line and headers together."),
     ours("StepsMax", Kind::Integer, "1000", "The most steps in one submitted transaction."),
@@ -331,7 +350,32 @@ pub const OPTIONS: &[OptionSpec] = &[
         "3",
         "After how many failed tries of one branch the alert goes out.",
     ),
-    dtm("AlertWebHook", Kind::Secret, "", "The http URL the alert is posted to; empty sends none."),
+    dtm(
+        "AlertWebHook",
+        Kind::Secret,
+        "",
+        "The http or https URL that alerts are posted to; empty sends none.",
+    ),
+    ours(
+        "AlertSecret",
+        Kind::Secret,
+        "",
+        "The key of the header X-Dtmd-Signature: `sha256=` and the HMAC-SHA256 of the body in hex. \
+         Empty signs nothing.",
+    ),
+    ours(
+        "AlertStuckAfter",
+        Kind::Seconds,
+        "3600",
+        "The age at which an unfinished transaction is alerted as stuck, once; a message's delay \
+         does not count. 0 alerts none.",
+    ),
+    ours(
+        "AlertRecovery",
+        Kind::Bool,
+        "true",
+        "Whether the hook is told when what was alerted is over.",
+    ),
     dtm(
         "LogLevel",
         LEVELS,
@@ -339,14 +383,33 @@ pub const OPTIONS: &[OptionSpec] = &[
         "The least important level to log. The variable RUST_LOG, if set, wins.",
     ),
     ours("LogFormat", FORMATS, "text", "Lines for people, or one JSON object a line."),
-    ignored("Log.Outputs", Kind::Text, "stderr", TO_STDERR),
-    ignored("Log.RotationEnable", Kind::Integer, "0", TO_STDERR),
-    ignored("Log.RotationConfigJSON", Kind::Text, "{}", TO_STDERR),
-    ignored(
+    dtm(
+        "Log.Outputs",
+        Kind::Text,
+        "stderr",
+        "Where log lines go, separated by commas: `stderr`, `stdout`, or files, which are appended \
+         to.",
+    ),
+    dtm(
+        "Log.RotationEnable",
+        Kind::Bool,
+        "0",
+        "Whether files of Log.Outputs are set aside when they are long, as Log.RotationConfigJSON \
+         says.",
+    ),
+    dtm(
+        "Log.RotationConfigJSON",
+        Kind::Text,
+        "{}",
+        "A JSON object: `maxsize` (MB of one file, 100 if missing), `maxbackups` (files set aside \
+         that are kept, 0 is all), `maxage` (days they are kept, 0 is for ever), `localtime` \
+         (their names have local time, not UTC). `compress` is not in this build.",
+    ),
+    dtm(
         "TimeZoneOffset",
         Kind::Text,
         "",
-        "times are written in the zone of the server process; set TZ",
+        "The zone of times in answers, as whole hours from UTC: `+8`, `-3`. Empty is UTC.",
     ),
     ignored("UpdateBranchSync", Kind::Integer, "1", ALWAYS_SYNC),
     ignored("UpdateBranchAsyncGoroutineNum", Kind::Integer, "1", ALWAYS_SYNC),
@@ -359,6 +422,6 @@ pub const OPTIONS: &[OptionSpec] = &[
     ignored("HttpMicroService.RegistryOptions", Kind::Secret, "{}", NO_DISCOVERY),
     ignored("HttpMicroService.Target", Kind::Secret, "", NO_DISCOVERY),
     ignored("HttpMicroService.EndPoint", Kind::Text, "", NO_DISCOVERY),
-    ignored("GrpcServiceConfig", Kind::Text, "", NO_GRPC),
+    ignored("GrpcServiceConfig", Kind::Text, "", ROUND_ROBIN),
     ignored("GrpcBalancer", Kind::Text, "", "DTM does not read it either"),
 ];

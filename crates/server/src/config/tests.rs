@@ -99,6 +99,7 @@ fn dtms_sample_loads_with_a_note_for_what_has_no_effect() {
     let (config, settings) = from_text(DTM_SAMPLE).unwrap();
     assert_eq!(config.config_update_interval, Duration::from_secs(10));
     assert_eq!(config.log.level, LogLevel::Warn);
+    assert_eq!(config.zone, Zone::parse("+8").unwrap());
     let from_file = settings.iter().filter(|setting| setting.origin != Origin::Default).count();
     assert_eq!(from_file, OPTIONS.iter().filter(|option| option.from_dtm).count());
     let notes = settings.notes();
@@ -107,6 +108,46 @@ fn dtms_sample_loads_with_a_note_for_what_has_no_effect() {
     assert_eq!(noted("MicroService.Target "), 1);
     assert_eq!(noted("Store.Db "), 0, "its value is the default");
     assert_eq!(noted("HttpPort "), 0, "it has an effect");
+}
+
+#[test]
+fn the_sample_has_every_option_and_its_built_in_value() {
+    let sample = sample::sample();
+    let (config, settings) = from_text(&sample).unwrap();
+    assert_eq!(config, Config::default());
+    assert!(settings.iter().all(|setting| setting.origin == Origin::Default));
+    // Every option taken in, the built-in values stay.
+    let taken_in: String = sample
+        .lines()
+        .map(|line| {
+            let text = line.trim_start();
+            let is_option = text.starts_with('#') && !text.starts_with("# ");
+            if is_option { line.replacen('#', "", 1) + "\n" } else { format!("{line}\n") }
+        })
+        .collect();
+    let (config, settings) = from_text(&taken_in).unwrap();
+    assert_eq!(config, Config::default());
+    assert!(settings.iter().all(|setting| setting.origin != Origin::Default), "{taken_in}");
+    assert!(settings.notes().is_empty());
+    assert!(sample.lines().all(|line| line.len() <= 100), "{sample}");
+}
+
+#[test]
+fn log_files_are_taken_as_dtm_writes_them() {
+    let text = "Log:\n  Outputs: stderr, /var/log/dtm.log\n  RotationEnable: 1\n  \
+                RotationConfigJSON: '{\"maxsize\": 5, \"maxage\": 2, \"maxbackups\": 3, \
+                \"localtime\": true, \"compress\": false}'\n";
+    let (config, _) = from_text(text).unwrap();
+    let file = LogOutput::File("/var/log/dtm.log".into());
+    assert_eq!(config.log.outputs, [LogOutput::Stderr, file]);
+    let expected = Rotation {
+        max_bytes: 5 << 20,
+        backups_max: Some(3),
+        age_max: Some(Duration::from_secs(2 * 86_400)),
+        local_time: true,
+    };
+    assert_eq!(config.log.rotation, Some(expected));
+    assert_eq!(from_text(&text.replace("Enable: 1", "Enable: 0")).unwrap().0.log.rotation, None);
 }
 
 #[test]
@@ -201,6 +242,15 @@ fn problems_name_the_option_and_its_origin() {
         ("StepsMax: 0\n", "StepsMax should not be less than 1"),
         ("AlertWebHook: example\n", "AlertWebHook should be a URL"),
         ("MicroService: {}\nJsonRpcPort: x\n", "JsonRpcPort is `x`"),
+        ("TimeZoneOffset: Berlin\n", "TimeZoneOffset is `Berlin`; it takes hours from -14"),
+        (
+            "Log: {RotationEnable: 1, RotationConfigJSON: '{\"compress\": true}'}\n",
+            "Log.RotationConfigJSON: compress is not in this build",
+        ),
+        (
+            "Log: {RotationEnable: 1, RotationConfigJSON: '{\"size\": 1}'}\n",
+            "Log.RotationConfigJSON: unknown field `size`",
+        ),
     ];
     for (text, expected) in rows {
         let message = refusal(text);
@@ -261,5 +311,21 @@ fn secrets_are_never_printed() {
     ];
     for text in printed {
         assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[test]
+fn grpc_follows_http_to_a_port_of_its_own() {
+    // HttpPort, GrpcPort, where gRPC listens, whether it may move.
+    let table = [
+        (36789, 36790, 36790, false),
+        (0, 36790, 0, true),
+        (8080, 36790, 36790, true),
+        (0, 9090, 9090, false),
+        (36789, 0, 0, false),
+    ];
+    for (http_port, grpc_port, port, moves) in table {
+        let listen = ListenConfig { http_port, grpc_port, ..ListenConfig::default() };
+        assert_eq!((listen.grpc().port(), listen.grpc_may_move()), (port, moves), "{http_port}");
     }
 }

@@ -6,6 +6,8 @@
 
 mod alerts;
 mod network;
+#[cfg(test)]
+mod ops_tests;
 mod stores;
 
 use std::net::SocketAddr;
@@ -16,12 +18,15 @@ use anyhow::Context as _;
 use dtmd_engine::{DestinationLimits, Engine, EngineOptions};
 use dtmd_protocol::{Limits, Policy};
 use dtmd_transport::inbound::InboundOptions;
-use dtmd_transport::outbound::{HttpCaller, OutboundOptions};
+use dtmd_transport::outbound::OutboundOptions;
+use dtmd_transport_grpc::inbound::GrpcOptions;
+use dtmd_transport_grpc::outbound::Callers;
 use dtmd_wire::SubstringRule;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::logs;
 use alerts::AlertSettings;
 use network::Network;
 
@@ -29,6 +34,7 @@ use network::Network;
 pub struct Server {
     engine: Engine,
     address: SocketAddr,
+    grpc_address: SocketAddr,
     test_control: Option<SocketAddr>,
     network: Network,
     shutdown: watch::Sender<bool>,
@@ -53,14 +59,18 @@ impl Server {
         }
         let (shutdown, watch) = watch::channel(false);
         let outbound = outbound_options(&config).with_environment();
-        let caller = Arc::new(HttpCaller::new(outbound));
+        let caller = Arc::new(Callers::new(outbound));
+        if config.calls.ca_file.is_some() {
+            // Better now than at the first call, in the middle of a transaction.
+            caller.check_tls().map_err(|text| anyhow::anyhow!("CaFile: {text}"))?;
+        }
         let engine = Engine::start(store, caller, engine_options(&config))
             .context("the store's thread cannot be started")?;
         let alerts = AlertSettings::new(&config.alert);
-        let network =
-            Network::start(&config, inbound_options(&config), &engine, &alerts, &watch).await?;
+        let network = Network::start(&config, &engine, &alerts, &watch).await?;
         let server = Self {
             address: network.address,
+            grpc_address: network.grpc_address,
             test_control: network.test_control,
             engine,
             network,
@@ -74,7 +84,9 @@ impl Server {
     fn announce(&self) {
         let store = self.engine.store_info();
         info!(
+            target: logs::START,
             address = %format!("http://{}", self.address),
+            grpc = %self.grpc_address,
             store = store.kind,
             location = %store.location,
             threads = self.config.network_threads(),
@@ -82,13 +94,18 @@ impl Server {
             env!("CARGO_PKG_VERSION")
         );
         if !store.durable {
-            warn!(store = store.kind, "transactions are lost when this process ends");
+            warn!(target: logs::START, store = store.kind, "transactions are lost when this process ends");
         }
     }
 
     /// Returns where the HTTP interface listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns where the gRPC interface listens.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
     }
 
     /// Returns where the test clock listens, if it was asked for.
@@ -135,6 +152,7 @@ fn engine_options(config: &Config) -> EngineOptions {
             retry_jitter_percent: config.retry.jitter_percent,
             timeout_to_fail: config.retry.timeout_to_fail,
             request_timeout: config.calls.request_timeout,
+            workflow_callback_timeout: config.calls.workflow_callback_timeout,
             lease: config.retry.interval,
             ..Policy::default()
         },
@@ -171,7 +189,17 @@ fn inbound_options(config: &Config) -> InboundOptions {
         idle_deadline: config.timeouts.idle,
         write_deadline: config.timeouts.write,
         drain: config.timeouts.shutdown,
+        zone: config.zone,
         ..InboundOptions::default()
+    }
+}
+
+fn grpc_options(config: &Config) -> GrpcOptions {
+    GrpcOptions {
+        connections_max: config.limits.connections_max,
+        body_max_bytes: config.limits.body_max_bytes,
+        drain: config.timeouts.shutdown,
+        ..GrpcOptions::default()
     }
 }
 
@@ -183,6 +211,7 @@ fn outbound_options(config: &Config) -> OutboundOptions {
     OutboundOptions {
         substring_rule,
         response_max_bytes: config.limits.response_max_bytes,
+        ca_file: config.calls.ca_file.clone(),
         ..OutboundOptions::default()
     }
 }

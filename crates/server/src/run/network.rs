@@ -7,14 +7,20 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, anyhow};
 use dtmd_engine::Engine;
 use dtmd_transport::inbound::{self, InboundOptions};
+use dtmd_transport_grpc::inbound::{self as grpc, GrpcOptions};
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tracing::warn;
 
 use super::alerts::{self, AlertSettings};
+use super::{grpc_options, inbound_options};
 use crate::config::Config;
+use crate::logs;
 
 /// The threads that serve, and where.
 pub(super) struct Network {
     pub(super) address: SocketAddr,
+    pub(super) grpc_address: SocketAddr,
     pub(super) test_control: Option<SocketAddr>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -22,48 +28,61 @@ pub(super) struct Network {
 /// What one network thread serves.
 struct Seat {
     number: usize,
-    address: SocketAddr,
+    places: Places,
     reuse_port: bool,
     options: InboundOptions,
+    grpc_options: GrpcOptions,
     engine: Engine,
     shutdown: watch::Receiver<bool>,
+}
+
+/// Where one network thread listens.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    http: SocketAddr,
+    grpc: SocketAddr,
+}
+
+/// What one network thread listens with.
+struct Listeners {
+    http: TcpListener,
+    grpc: TcpListener,
 }
 
 impl Network {
     /// Starts the threads; returns when all of them accept.
     pub(super) async fn start(
         config: &Config,
-        mut options: InboundOptions,
         engine: &Engine,
         alerts: &AlertSettings,
         shutdown: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let count = config.network_threads();
+        let (mut options, mut grpc_options) = (inbound_options(config), grpc_options(config));
         options.connections_max = options.connections_max.div_ceil(count);
-        let mut address = free_address(config.listen.http())?;
+        grpc_options.connections_max = grpc_options.connections_max.div_ceil(count);
+        let mut places = free_places(config)?;
         let mut threads = Vec::with_capacity(count + 1);
         for number in 0..count {
             let seat = Seat {
                 number,
-                address,
+                places,
                 reuse_port: count > 1,
                 options: options.clone(),
+                grpc_options: grpc_options.clone(),
                 engine: engine.clone(),
                 shutdown: shutdown.clone(),
             };
             let (thread, bound) = spawn(seat)?;
             threads.push(thread);
-            address = bound
-                .await
-                .map_err(|_| anyhow!("a network thread ended at its start"))?
-                .with_context(|| format!("cannot listen on {address}"))?;
+            places = bound.await.map_err(|_| anyhow!("a network thread ended at its start"))??;
         }
         let test_control = match config.listen.test_control {
             Some(at) => Some(serve_test_control(at, engine, alerts, shutdown).await?),
             None => None,
         };
         alerts::start(engine, alerts);
-        Ok(Self { address, test_control, threads })
+        Ok(Self { address: places.http, grpc_address: places.grpc, test_control, threads })
     }
 
     /// Waits until every thread has ended.
@@ -78,21 +97,36 @@ impl Network {
     }
 }
 
+/// Returns where to listen.
+fn free_places(config: &Config) -> anyhow::Result<Places> {
+    let http = free_address(config.listen.http(), "--http-port")?;
+    let mut grpc = config.listen.grpc();
+    match free_address(grpc, "--grpc-port") {
+        Ok(_) => {}
+        Err(_) if config.listen.grpc_may_move() => {
+            warn!(target: logs::START, taken = grpc.port(), "gRPC takes any free port");
+            grpc.set_port(0);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Places { http, grpc })
+}
+
 /// Returns the address if nobody listens there. With `SO_REUSEPORT` a second server would get half
 /// of the connections instead of an error.
-fn free_address(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+fn free_address(address: SocketAddr, flag: &str) -> anyhow::Result<SocketAddr> {
     match std::net::TcpListener::bind(address) {
         Ok(_) => Ok(address),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(anyhow!(
             "port {} is taken: is another dtmd or DTM running? Stop it, or choose another port \
-             with --http-port (0 takes any free one)",
+             with {flag} (0 takes any free one)",
             address.port()
         )),
         Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
     }
 }
 
-type Bound = oneshot::Receiver<io::Result<SocketAddr>>;
+type Bound = oneshot::Receiver<anyhow::Result<Places>>;
 
 fn spawn(seat: Seat) -> anyhow::Result<(JoinHandle<()>, Bound)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -108,17 +142,31 @@ fn spawn(seat: Seat) -> anyhow::Result<(JoinHandle<()>, Bound)> {
     Ok((thread, bound))
 }
 
-async fn serve(seat: Seat, tell: oneshot::Sender<io::Result<SocketAddr>>) {
-    let listener = match inbound::bind(seat.address, seat.reuse_port) {
-        Ok(listener) => listener,
+async fn serve(seat: Seat, tell: oneshot::Sender<anyhow::Result<Places>>) {
+    let (listeners, bound) = match listen(seat.places, seat.reuse_port) {
+        Ok(done) => done,
         Err(error) => {
             let _ = tell.send(Err(error));
             return;
         }
     };
     seat.engine.register_runtime(true);
-    let _ = tell.send(listener.local_addr());
-    inbound::serve(listener, seat.engine, seat.options, seat.shutdown).await;
+    let _ = tell.send(Ok(bound));
+    let http =
+        inbound::serve(listeners.http, seat.engine.clone(), seat.options, seat.shutdown.clone());
+    let grpc = grpc::serve(listeners.grpc, seat.engine, seat.grpc_options, seat.shutdown);
+    tokio::join!(http, grpc);
+}
+
+/// Listens; returns where, now that every port has a number.
+fn listen(places: Places, reuse_port: bool) -> anyhow::Result<(Listeners, Places)> {
+    let bind = |address| {
+        inbound::bind(address, reuse_port)
+            .and_then(|listener| Ok((listener.local_addr()?, listener)))
+            .with_context(|| format!("cannot listen on {address}"))
+    };
+    let ((http_at, http), (grpc_at, grpc)) = (bind(places.http)?, bind(places.grpc)?);
+    Ok((Listeners { http, grpc }, Places { http: http_at, grpc: grpc_at }))
 }
 
 async fn serve_test_control(

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use dtmd_protocol::{GlobalStatus, Mode, Timestamp, TransType};
 
-use super::changes::{create, update};
+use super::changes::{create, load, update};
 use super::sample::{at, ended, later, saga};
-use crate::{ListFilter, ListPage, Store, Write};
+use crate::{ListFilter, ListPage, Oldest, Store, Write};
 
 async fn page(store: &dyn Store, filter: &ListFilter, position: &str, limit: usize) -> ListPage {
     store.list(filter, position, limit).await.unwrap()
@@ -178,4 +178,32 @@ pub(super) async fn totals_follow_every_change(store: &dyn Store) {
     store.purge(at(15), 10).await.unwrap();
     let expected = [(key(Submitted), 3), (key(GlobalStatus::Aborting), 1), (key(Succeed), 1)];
     assert_eq!(totals().await, Counts::from(expected));
+}
+
+pub(super) async fn the_oldest_is_the_first_accepted_that_is_unfinished(store: &dyn Store) {
+    assert_eq!(store.oldest().await.unwrap(), Oldest::default());
+    for (index, text) in ["a", "b", "c"].iter().enumerate() {
+        let mut global = saga(text);
+        let index = i64::try_from(index).unwrap();
+        global.created = at(10 + index);
+        global.wake_at = at(50 - index);
+        create(store, &global).await;
+    }
+    let oldest = store.oldest().await.unwrap();
+    assert_eq!(oldest, Oldest { created: Some(at(10)), due: Some(at(48)) });
+    let before = load(store, "a").await.unwrap();
+    let mut after = ended(before.clone(), at(60));
+    after.revision = before.revision.next();
+    update(store, &before, &after).await;
+    assert_eq!(store.oldest().await.unwrap().created, Some(at(11)));
+    let before = load(store, "c").await.unwrap();
+    let mut after = ended(before.clone(), at(60));
+    after.revision = before.revision.next();
+    update(store, &before, &after).await;
+    let oldest = store.oldest().await.unwrap();
+    assert_eq!(oldest, Oldest { created: Some(at(11)), due: Some(at(49)) });
+    store.reset().await.unwrap();
+    assert_eq!(store.oldest().await.unwrap(), Oldest::default());
+    create(store, &saga("a")).await;
+    assert_eq!(store.oldest().await.unwrap().created, Some(saga("a").created));
 }

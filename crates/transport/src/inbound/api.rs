@@ -12,11 +12,12 @@ use tracing::debug;
 
 use super::connection::{BodyError, Handler};
 use super::guard::{self, Principal};
-use super::handlers::{json_rpc, operations, queries, system, transactions};
+use super::handlers::{json_rpc, operating, operations, queries, system, transactions};
 use super::options::InboundOptions;
 use super::query_string::QueryString;
 use super::reply::{Problem, Reply};
 use super::router::{Found, Route, find};
+use super::trace::TraceContext;
 
 /// What the handlers work with.
 pub(super) struct Api {
@@ -27,6 +28,8 @@ pub(super) struct Api {
 /// One request, as the handlers see it.
 pub(super) struct Asked<'a> {
     pub(super) principal: Principal,
+    /// The trace it belongs to.
+    pub(super) trace: TraceContext,
     pub(super) query: QueryString<'a>,
     /// What the path names, still encoded.
     pub(super) name: &'a str,
@@ -44,20 +47,21 @@ impl Api {
             Err(text) => return Reply::message(403, text),
         };
         let query = QueryString::new(head.uri.query());
-        let asked = Asked { principal, query, name, body };
+        let trace = TraceContext::of(&head.headers);
+        let asked = Asked { principal, trace, query, name, body };
         self.dispatch(route, &asked).await.unwrap_or_else(Reply::from)
     }
 
     async fn dispatch(&self, route: Route, asked: &Asked<'_>) -> Result<Reply, Problem> {
-        let Asked { principal, body, .. } = asked;
+        let Asked { body, .. } = asked;
         let done = |()| Reply::success();
         match route {
-            Route::Submit => transactions::submit(self, principal, body).await.map(done),
-            Route::Prepare => transactions::prepare(self, principal, body).await.map(done),
+            Route::Submit => transactions::submit(self, asked, body).await.map(done),
+            Route::Prepare => transactions::prepare(self, asked, body).await.map(done),
             Route::RegisterBranch => transactions::register_branch(self, body).await.map(done),
             Route::Abort => transactions::abort(self, body).await.map(done),
             Route::ForceStop => transactions::force_stop(self, body).await.map(done),
-            Route::PrepareWorkflow => transactions::prepare_workflow(self, principal, body).await,
+            Route::PrepareWorkflow => transactions::prepare_workflow(self, asked).await,
             Route::Query => queries::query(self, asked).await,
             Route::All => queries::all(self, asked).await,
             Route::ScanKv => queries::scan_kv(self, asked).await,
@@ -69,13 +73,16 @@ impl Api {
             Route::Subscribe => operations::subscribe(self, asked).await.map(done),
             Route::Unsubscribe => operations::unsubscribe(self, asked).await.map(done),
             Route::DeleteTopic => operations::delete_topic(self, asked).await.map(done),
-            Route::JsonRpc => Ok(json_rpc::serve(self, principal, body).await),
+            Route::JsonRpc => Ok(json_rpc::serve(self, asked).await),
             Route::Version => Ok(system::version(self)),
             Route::NewGid => Ok(system::new_gid()),
             Route::Metrics => Ok(system::metrics(self).await),
             Route::Ping => Ok(system::ping()),
             Route::Healthz => Ok(system::healthz()),
             Route::Readyz => Ok(system::readyz(self).await),
+            Route::Attempts => operating::attempts(self, asked).await,
+            Route::Alerts => Ok(operating::alerts(self)),
+            Route::Info => Ok(operating::info(self).await),
             Route::Root => Ok(system::root(self)),
             Route::NotFound => Ok(Reply::not_found()),
         }

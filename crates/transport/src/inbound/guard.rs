@@ -28,7 +28,9 @@ impl Principal {
 /// Lets a request in, as somebody's, or says why not (HTTP 403). Every request passes here,
 /// whatever its route.
 pub(super) fn admit(head: &Parts) -> Result<Principal, &'static str> {
-    if head.uri.path().starts_with("/api/") && !is_own_page_or_none(head) {
+    let path = head.uri.path();
+    let is_api = path.starts_with("/api/") || path.starts_with("/dtmd/");
+    if is_api && !is_own_page_or_none(head) {
         return Err(
             "a page of another site may not use this API: its Origin or Sec-Fetch-Site header is \
              not this server's; call it from a service, or from a page that this server serves",
@@ -88,6 +90,7 @@ mod tests {
             ("dtm:36789", "", "same-site", "/api/dtmsvr/subscribe", false),
             ("dtm:36789", "http://dtm:36789", "cross-site", "/api/dtmsvr/submit", false),
             ("", "http://dtm:36789", "", "/api/json-rpc", false),
+            ("dtm:36789", "http://evil", "", "/dtmd/v1/info", false),
             // A link on another site may lead to our page.
             ("dtm:36789", "", "cross-site", "/", true),
         ];

@@ -24,6 +24,7 @@ mod router;
 mod test_control;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub use bind::bind;
 pub use guard::Principal;
 pub use options::InboundOptions;
 pub use test_control::{ConfigChange, Configure, serve_test_control};
+pub use trace::TraceContext;
 
 /// Serves the API on a listener until `shutdown` holds true or its sender is gone.
 ///

@@ -27,6 +27,9 @@ pub(super) enum Route {
     Ping,
     Healthz,
     Readyz,
+    Attempts,
+    Alerts,
+    Info,
     Root,
     NotFound,
 }
@@ -57,6 +60,9 @@ impl Route {
             Self::Ping => "ping",
             Self::Healthz => "healthz",
             Self::Readyz => "readyz",
+            Self::Attempts => "attempts",
+            Self::Alerts => "alerts",
+            Self::Info => "info",
             Self::Root => "root",
             Self::NotFound => "notfound",
         }
@@ -113,6 +119,14 @@ fn exact<'a>(method: &Method, path: &'a str) -> Option<(Route, &'a str)> {
         (_, "/api/ping") => Route::Ping,
         ("GET" | "HEAD", "/healthz") => Route::Healthz,
         ("GET" | "HEAD", "/readyz") => Route::Readyz,
+        ("GET", "/dtmd/v1/alerts") => Route::Alerts,
+        ("GET", "/dtmd/v1/info") => Route::Info,
+        ("GET", path) if path.starts_with("/dtmd/v1/transactions/") => {
+            let rest = path.strip_prefix("/dtmd/v1/transactions/")?;
+            let gid = rest.strip_suffix("/attempts")?;
+            let is_segment = !gid.is_empty() && !gid.contains('/');
+            return is_segment.then_some((Route::Attempts, gid));
+        }
         ("GET", "/") => Route::Root,
         ("DELETE", path) => {
             let topic = path.strip_prefix("/api/dtmsvr/topic/")?;
@@ -155,6 +169,8 @@ mod tests {
             ("GET", "/api/dtmsvr/queryKV", Route::QueryKv),
             ("POST", "/api/json-rpc", Route::JsonRpc),
             ("GET", "/api/metrics", Route::Metrics),
+            ("GET", "/dtmd/v1/alerts", Route::Alerts),
+            ("GET", "/dtmd/v1/info", Route::Info),
             ("GET", "/healthz", Route::Healthz),
             ("GET", "/readyz", Route::Readyz),
             ("GET", "/", Route::Root),
@@ -182,6 +198,20 @@ mod tests {
         ];
         for (path, found) in table {
             assert_eq!(find(&Method::DELETE, path), found, "{path}");
+        }
+    }
+
+    #[test]
+    fn gids_are_one_segment() {
+        let table = [
+            ("/dtmd/v1/transactions/g/attempts", Found::Route(Route::Attempts, "g")),
+            ("/dtmd/v1/transactions/a%2Fb/attempts", Found::Route(Route::Attempts, "a%2Fb")),
+            ("/dtmd/v1/transactions//attempts", Found::Route(Route::NotFound, "")),
+            ("/dtmd/v1/transactions/a/b/attempts", Found::Route(Route::NotFound, "")),
+            ("/dtmd/v1/transactions/g", Found::Route(Route::NotFound, "")),
+        ];
+        for (path, found) in table {
+            assert_eq!(find(&Method::GET, path), found, "{path}");
         }
     }
 

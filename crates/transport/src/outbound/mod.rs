@@ -16,6 +16,7 @@ mod egress;
 mod exchange;
 mod options;
 mod pool;
+mod post;
 mod request;
 mod resolve;
 mod target;
@@ -158,7 +159,8 @@ impl BranchCaller for HttpCaller {
     fn cannot_call(&self, url: &str, protocol: CallProtocol) -> Option<String> {
         match style_of(url, protocol) {
             Ok(Style::Nothing) => None,
-            Ok(_) => match Target::parse(url, self.alias()) {
+            // The thread's cache: most transactions name URLs that others have named.
+            Ok(_) => match pool::target(&self.pool, url, self.alias()) {
                 Ok(target) if target.tls => self.check_tls().err(),
                 Ok(_) => None,
                 Err(text) => Some(text),

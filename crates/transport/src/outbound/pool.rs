@@ -110,7 +110,7 @@ fn with_local<T>(key: &Arc<PoolKey>, work: impl FnOnce(&mut Local) -> T) -> T {
 /// What [`Target::parse`] says.
 pub(super) fn target(
     key: &Arc<PoolKey>,
-    url: &Arc<str>,
+    url: &str,
     localhost_alias: Option<&str>,
 ) -> Result<Arc<Target>, String> {
     with_local(key, |local| {
@@ -122,7 +122,7 @@ pub(super) fn target(
             // URLs that differ with every call fill it; those that repeat are back soon.
             local.targets.clear();
         }
-        local.targets.insert(url.clone(), target.clone());
+        local.targets.insert(Arc::from(url), target.clone());
         Ok(target)
     })
 }

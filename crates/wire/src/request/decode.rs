@@ -257,7 +257,7 @@ fn read_member<'de, A: MapAccess<'de>>(
         Member::Steps => request.steps = map.next_value::<List<_>>()?.0,
         Member::Payloads => {
             let payloads = map.next_value::<List<Text<'de>>>()?.0;
-            request.payloads = payloads.into_iter().map(|payload| payload.0).collect();
+            request.payloads = payloads.into_iter().map(|payload| bytes(payload.0)).collect();
         }
         Member::QueryPrepared => request.query_prepared = map.next_value::<Text<'de>>()?.0,
         Member::Protocol => request.protocol = map.next_value::<Text<'de>>()?.0,
@@ -280,6 +280,14 @@ fn read_member<'de, A: MapAccess<'de>>(
         }
     }
     Ok(())
+}
+
+/// A text's bytes, borrowed if the text is.
+fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
 }
 
 impl<'de> Deserialize<'de> for RequestStep<'de> {

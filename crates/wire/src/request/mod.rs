@@ -82,8 +82,8 @@ pub struct TransRequest<'a> {
     pub trans_type: Cow<'a, str>,
     /// `steps`.
     pub steps: Vec<RequestStep<'a>>,
-    /// `payloads`.
-    pub payloads: Vec<Cow<'a, str>>,
+    /// `payloads`: text where they come as JSON, any bytes over gRPC.
+    pub payloads: Vec<Cow<'a, [u8]>>,
     /// `query_prepared`.
     pub query_prepared: Cow<'a, str>,
     /// `protocol`.
@@ -137,6 +137,20 @@ impl<'a> TransRequest<'a> {
     /// [`RequestError::Undecodable`], naming the member of the wrong type.
     pub fn parse(body: &'a [u8]) -> Result<Self, RequestError> {
         decode::from_json(body)
+    }
+
+    /// Decodes `steps` alone, as gRPC sends them: the JSON text of a list; empty for none.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Undecodable`], naming the member.
+    pub fn parse_steps(text: &'a str) -> Result<Vec<RequestStep<'a>>, RequestError> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let steps: decode::List<_> = decode::from_json(text.as_bytes())
+            .map_err(|error| RequestError::Undecodable(format!("Steps: {error}")))?;
+        Ok(steps.0)
     }
 
     /// Returns its gid.
@@ -223,8 +237,9 @@ impl<'a> TransRequest<'a> {
 
     /// Pairs the steps with their payloads: `payloads` first, then the old-style `data` members.
     fn new_steps(&self) -> Result<Vec<NewStep>, RequestError> {
-        let old_style = self.steps.iter().map(|step| &step.data).filter(|data| !data.is_empty());
-        let mut payloads = self.payloads.iter().chain(old_style);
+        let old_style = self.steps.iter().map(|step| step.data.as_bytes());
+        let old_style = old_style.filter(|data| !data.is_empty());
+        let mut payloads = self.payloads.iter().map(AsRef::as_ref).chain(old_style);
         let mut steps = Vec::with_capacity(self.steps.len());
         for (nth, step) in self.steps.iter().enumerate() {
             let payload = payloads.next().ok_or_else(|| {
@@ -239,7 +254,7 @@ impl<'a> TransRequest<'a> {
                     action: Arc::from(step.action.as_ref()),
                     compensate: Arc::from(step.compensate.as_ref()),
                 },
-                payload: Arc::from(payload.as_bytes()),
+                payload: Arc::from(payload),
             });
         }
         Ok(steps)

@@ -39,7 +39,7 @@ fn what_is_tolerated() {
     assert_eq!(parse("{}"), TransRequest::default());
     let nulls = parse(r#"{"steps":[null],"payloads":[null],"branch_headers":{"a":null,"b":"c"}}"#);
     assert_eq!(nulls.steps, [RequestStep::default()]);
-    assert_eq!(nulls.payloads, [""]);
+    assert_eq!(nulls.payloads, [b"".as_slice()]);
     assert_eq!(nulls.branch_headers["a"], "");
 }
 
@@ -400,4 +400,16 @@ fn bad_registrations_are_refused() {
         assert!(matches!(rows(body), Err(RequestError::Invalid(_))), "{body}");
     }
     assert!(RegisterRequest::parse(b"{}").unwrap().gid().is_err());
+}
+
+#[test]
+fn steps_alone() {
+    assert_eq!(TransRequest::parse_steps(""), Ok(Vec::new()));
+    assert_eq!(TransRequest::parse_steps("null"), Ok(Vec::new()));
+    let steps = TransRequest::parse_steps(r#"[{"action":"a","compensate":"b","x":1}]"#).unwrap();
+    assert_eq!((&*steps[0].action, &*steps[0].compensate), ("a", "b"));
+    for text in ["{", r#"{"action":"a"}"#, r#"[{"action":1}]"#] {
+        let error = TransRequest::parse_steps(text).unwrap_err().to_string();
+        assert!(error.starts_with("Steps: "), "{error}");
+    }
 }

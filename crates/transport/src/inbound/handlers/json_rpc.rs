@@ -3,13 +3,12 @@
 use dtmd_wire::gid::new_gid;
 use dtmd_wire::jsonrpc::{self, Envelope, ErrorKind};
 
-use super::super::api::Api;
-use super::super::guard::Principal;
+use super::super::api::{Api, Asked};
 use super::super::reply::{Problem, Reply, Word};
 use super::transactions;
 
-pub(in super::super) async fn serve(api: &Api, principal: &Principal, body: &[u8]) -> Reply {
-    let envelope = match Envelope::parse(body) {
+pub(in super::super) async fn serve(api: &Api, asked: &Asked<'_>) -> Reply {
+    let envelope = match Envelope::parse(asked.body) {
         Ok(envelope) => envelope,
         Err(bad) => {
             let status = if bad.kind == ErrorKind::Parse { 400 } else { 200 };
@@ -28,8 +27,8 @@ pub(in super::super) async fn serve(api: &Api, principal: &Principal, body: &[u8
             let result = NewGid { gid: gid.as_str() };
             return Reply::json(jsonrpc::success(envelope.id, Some(&result)));
         }
-        "submit" => transactions::submit(api, principal, params).await,
-        "prepare" => transactions::prepare(api, principal, params).await,
+        "submit" => transactions::submit(api, asked, params).await,
+        "prepare" => transactions::prepare(api, asked, params).await,
         "abort" => transactions::abort(api, params).await,
         "registerBranch" => transactions::register_branch(api, params).await,
         method => {

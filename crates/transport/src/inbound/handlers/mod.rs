@@ -1,6 +1,7 @@
 //! One file a group of routes.
 
 pub(super) mod json_rpc;
+pub(super) mod operating;
 pub(super) mod operations;
 pub(super) mod queries;
 pub(super) mod system;

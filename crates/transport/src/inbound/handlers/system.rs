@@ -51,6 +51,7 @@ pub(in super::super) fn root(api: &Api) -> Reply {
              API                 /api/dtmsvr/ (HTTP), /api/json-rpc (JSON-RPC)\n\
              transactions        /api/dtmsvr/all\n\
              one of them         /api/dtmsvr/query?gid=<gid>\n\
+             its last calls      /dtmd/v1/transactions/<gid>/attempts\n\
              metrics             /api/metrics\n\
              health, readiness   /healthz, /readyz\n"
         ),

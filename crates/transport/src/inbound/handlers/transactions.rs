@@ -1,26 +1,36 @@
 //! What applications ask: the life of a transaction (spec 01 §2). JSON-RPC's methods are the same
 //! functions.
 
-use dtmd_protocol::TransType;
+use dtmd_protocol::{NewGlobal, TransType};
 use dtmd_wire::{RegisterRequest, RequestError, TransRequest, response};
 
-use super::super::api::Api;
-use super::super::guard::Principal;
+use super::super::api::{Api, Asked};
 use super::super::reply::{Problem, Reply};
+
+/// Returns what is to be accepted, in the caller's namespace and trace.
+fn new_global(
+    api: &Api,
+    asked: &Asked<'_>,
+    request: TransRequest,
+) -> Result<NewGlobal, RequestError> {
+    let mut new = request.into_new_global(asked.principal.namespace().clone())?;
+    asked.trace.clone().attach(&mut new.options, api.engine.limits());
+    Ok(new)
+}
 
 pub(in super::super) async fn prepare(
     api: &Api,
-    principal: &Principal,
+    asked: &Asked<'_>,
     body: &[u8],
 ) -> Result<(), Problem> {
-    let new = TransRequest::parse(body)?.into_new_global(principal.namespace().clone())?;
+    let new = new_global(api, asked, TransRequest::parse(body)?)?;
     Ok(api.engine.prepare(new).await?)
 }
 
 /// A workflow's submit ends it; every other's starts it.
 pub(in super::super) async fn submit(
     api: &Api,
-    principal: &Principal,
+    asked: &Asked<'_>,
     body: &[u8],
 ) -> Result<(), Problem> {
     let request = TransRequest::parse(body)?;
@@ -28,7 +38,7 @@ pub(in super::super) async fn submit(
         let (gid, end) = (request.gid()?, request.workflow_end()?);
         return Ok(api.engine.finish_workflow(&gid, end.succeed, end.reason, end.result).await?);
     }
-    let new = request.into_new_global(principal.namespace().clone())?;
+    let new = new_global(api, asked, request)?;
     Ok(api.engine.submit(new).await?)
 }
 
@@ -56,10 +66,9 @@ pub(in super::super) async fn register_branch(api: &Api, body: &[u8]) -> Result<
 
 pub(in super::super) async fn prepare_workflow(
     api: &Api,
-    principal: &Principal,
-    body: &[u8],
+    asked: &Asked<'_>,
 ) -> Result<Reply, Problem> {
-    let mut request = TransRequest::parse(body)?;
+    let mut request = TransRequest::parse(asked.body)?;
     if request.trans_type.is_empty() {
         request.trans_type = TransType::Workflow.as_str().into();
     }
@@ -67,7 +76,7 @@ pub(in super::super) async fn prepare_workflow(
         let text = format!("trans_type: '{}' is not workflow", request.trans_type);
         return Err(RequestError::Invalid(text).into());
     }
-    let new = request.into_new_global(principal.namespace().clone())?;
+    let new = new_global(api, asked, request)?;
     let global = api.engine.prepare_workflow(new).await?;
     Ok(Reply::json(response::prepare_workflow(&global, api.options.zone)))
 }

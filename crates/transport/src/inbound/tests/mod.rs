@@ -1,6 +1,7 @@
 //! The server as its clients see it: over real sockets.
 
 mod api;
+mod operating;
 mod sockets;
 
 use std::net::SocketAddr;

@@ -1,20 +1,29 @@
-//! Where log lines go: to stderr, as text or as JSON lines.
+//! Where log lines go: to streams and files, as text or as JSON lines.
 //!
 //! Our own code logs no payloads, headers or URLs with queries at any level (spec 07 D25). The
 //! libraries below us would show some of that when told to be detailed, so their levels are held
 //! at `info` unless `RUST_LOG` says otherwise.
 
-use std::io::IsTerminal;
+mod files;
+mod outputs;
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 use thiserror::Error;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, LogOutput};
+use outputs::Outputs;
 
 /// The variable that wins over the configured level.
 pub const ENV: &str = "RUST_LOG";
+
+/// The target of what is said at start. It is shown whatever the level: an operator who asked for
+/// warnings only still wants to know what runs, where, and which options have no effect.
+pub const START: &str = "dtmd::start";
 
 /// Libraries that stay at `info` when the level is `debug`.
 const HELD: [&str; 7] =
@@ -27,6 +36,14 @@ pub enum LogsError {
     /// The variable does not hold a filter.
     #[error("RUST_LOG is not a log filter; use a level such as `info`, or unset it")]
     Filter(#[source] tracing_subscriber::filter::ParseError),
+    /// A file of Log.Outputs cannot be written.
+    #[error("cannot write the log file {}; check Log.Outputs and the directory's rights", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Something in this process logs already.
     #[error("logging is set up already in this process")]
     Again(#[source] tracing::subscriber::SetGlobalDefaultError),
@@ -36,17 +53,23 @@ pub enum LogsError {
 ///
 /// # Errors
 ///
-/// `RUST_LOG` is malformed, or logging was started before.
-pub fn init(config: LogConfig) -> Result<(), LogsError> {
+/// `RUST_LOG` is malformed, a log file cannot be written, or logging was started before.
+pub fn init(config: &LogConfig) -> Result<(), LogsError> {
     let wanted = std::env::var(ENV).ok().filter(|text| !text.trim().is_empty());
     let filter = filter(config, wanted.as_deref())?;
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber = subscriber(config.format, filter, colours, std::io::stderr);
+    let outputs = Outputs::open(config)?;
+    let is_terminal = match config.outputs.as_slice() {
+        [LogOutput::Stderr] => std::io::stderr().is_terminal(),
+        [LogOutput::Stdout] => std::io::stdout().is_terminal(),
+        _ => false,
+    };
+    let colours = is_terminal && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = subscriber(config.format, filter, colours, outputs);
     tracing::subscriber::set_global_default(subscriber).map_err(LogsError::Again)
 }
 
 /// Returns the filter: `wanted` if there is one, else the configured level.
-fn filter(config: LogConfig, wanted: Option<&str>) -> Result<EnvFilter, LogsError> {
+fn filter(config: &LogConfig, wanted: Option<&str>) -> Result<EnvFilter, LogsError> {
     let level = config.level.as_str();
     let text = match wanted {
         Some(wanted) => wanted.to_owned(),
@@ -55,6 +78,7 @@ fn filter(config: LogConfig, wanted: Option<&str>) -> Result<EnvFilter, LogsErro
         }
         None => level.to_owned(),
     };
+    let text = if wanted.is_some() { text } else { format!("{text},{START}=info") };
     EnvFilter::try_new(text).map_err(LogsError::Filter)
 }
 
@@ -106,7 +130,7 @@ mod tests {
     fn log(config: LogConfig, wanted: Option<&str>) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let filter = filter(config, wanted).unwrap();
+        let filter = filter(&config, wanted).unwrap();
         let subscriber = subscriber(config.format, filter, false, move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(gid = "g-1", "status changed");
@@ -122,7 +146,8 @@ mod tests {
         assert!(text.contains("status changed gid=\"g-1\""), "{text}");
         assert!(!text.contains("a call"));
 
-        let json = LogConfig { format: LogFormat::Json, level: LogLevel::Debug };
+        let json =
+            LogConfig { format: LogFormat::Json, level: LogLevel::Debug, ..LogConfig::default() };
         let text = log(json, None);
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -134,8 +159,24 @@ mod tests {
     #[test]
     fn the_variable_wins() {
         let quiet = LogConfig { level: LogLevel::Error, ..LogConfig::default() };
-        assert!(log(quiet, Some("debug")).contains("headers and all"));
+        assert!(log(quiet.clone(), Some("debug")).contains("headers and all"));
         assert!(!log(LogConfig::default(), Some("error")).contains("status changed"));
-        assert!(filter(quiet, Some("a=b=c")).is_err());
+        assert!(filter(&quiet, Some("a=b=c")).is_err());
+    }
+
+    #[test]
+    fn what_is_said_at_start_is_shown_at_every_level() {
+        for level in [LogLevel::Warn, LogLevel::Error] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let filter = filter(&LogConfig { level, ..LogConfig::default() }, None).unwrap();
+            let subscriber = subscriber(LogFormat::Text, filter, false, move || writer.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!(target: START, "GrpcBalancer has no effect");
+                tracing::info!("not shown");
+            });
+            assert!(lines.text().contains("GrpcBalancer has no effect"), "{level:?}");
+            assert!(!lines.text().contains("not shown"), "{level:?}");
+        }
     }
 }

@@ -1,0 +1,65 @@
+//! A short run of every mode with real processes. Needs the server's binary: the variable
+//! `DTMD_BIN` names it, as for the end-to-end tests; without it there is nothing to run.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dtmd_bench::{BenchOptions, Mode, Report, StoreChoice, run, special};
+
+fn options(mode: Mode, wait: bool) -> Option<BenchOptions> {
+    let binary = std::env::var_os("DTMD_BIN").map(PathBuf::from).filter(|path| path.is_file())?;
+    Some(BenchOptions {
+        binary,
+        mode,
+        steps: 2,
+        concurrency: 4,
+        duration: Duration::from_secs(1),
+        wait,
+        store: StoreChoice::Embedded,
+        data: None,
+        preload: 0,
+        target: None,
+    })
+}
+
+fn check(report: &Report) {
+    assert_eq!((report.errors, &report.error_texts), (0, &Vec::new()));
+    assert!(report.transactions > 0);
+    assert!(report.latency_us.p50 > 0.0 && report.latency_us.p50 <= report.latency_us.max);
+    assert!(report.cpu_us_per_tx.server.unwrap() > 0.0);
+    assert!(report.flushes_per_tx.unwrap() > 0.0);
+    assert!(report.changes_per_tx.unwrap() >= 1.0);
+    let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    for path in [
+        "/tps",
+        "/latency_us/p99",
+        "/cpu_us_per_tx/participants",
+        "/rss_kib",
+        "/errors",
+        "/budgets",
+    ] {
+        assert!(json.pointer(path).is_some_and(|member| !member.is_null()), "{path} in {json}");
+    }
+}
+
+#[tokio::test]
+async fn every_mode_ends_well() {
+    for (mode, wait) in
+        [(Mode::Saga, true), (Mode::Saga, false), (Mode::Msg, false), (Mode::Tcc, false)]
+    {
+        let Some(options) = options(mode, wait) else { return };
+        let report = run::run(&options, &|_| {}).await.unwrap();
+        check(&report);
+    }
+}
+
+#[tokio::test]
+async fn preloaded_transactions_are_checked_too_and_a_full_store_starts_again() {
+    let Some(options) = options(Mode::Saga, true) else { return };
+    let options = BenchOptions { preload: 300, ..options };
+    check(&run::run(&options, &|_| {}).await.unwrap());
+    let report = special::restart(&options, &|_| {}).await.unwrap();
+    assert!(report.ready_seconds.unwrap() > 0.0);
+    assert!(report.rss_kib > 0);
+}

@@ -1,0 +1,184 @@
+//! The kill loop: a server under load is killed with SIGKILL again and again, and every invariant
+//! of a bank is looked at after each restart.
+//!
+//! After each restart: the server is ready, knows all it acknowledged, keeps what was final, and
+//! each bank's balances are what its barrier says. In quiet phases, and at the end: everything is
+//! final, no money was made or lost, every effect is there once or not at all, as its
+//! transaction's end demands. `DTMD_SEED` repeats a run's choices, `DTMD_KILLS` its length.
+
+mod audit;
+mod book;
+mod load;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dtmd_demo::bank::{Bank, BankConfig, Stats};
+use dtmd_demo::client::{DtmClient, HttpClient};
+use dtmd_tests::{PATIENCE, Server, until};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use audit::Audit;
+use book::{ACCOUNTS, BALANCE, Book, Dice};
+use load::Client;
+
+const KILLS: u32 = 200;
+/// Transactions are begun by so many clients at a time.
+const CLIENTS: u32 = 8;
+/// Kills between two quiet phases.
+const QUIET_EVERY: u32 = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_loop() {
+    let _turn = crate::turn::alone().await;
+    let seed = from_env("DTMD_SEED").unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        u64::from(now.subsec_nanos()) ^ now.as_secs().rotate_left(32)
+    });
+    let kills = from_env("DTMD_KILLS").and_then(|kills| kills.try_into().ok()).unwrap_or(KILLS);
+    tell(&format!("kill loop: {kills} kills, DTMD_SEED={seed}"));
+
+    let folder = TempDir::new().unwrap();
+    let banks = Arc::new([bank(&folder, "a").await, bank(&folder, "b").await]);
+    // Banks lose answers here all the time; one that is left alone for long only takes time.
+    let mut server = Server::start_with(&[], &[("BREAKER_OPEN", "1")]).await;
+    let book = Arc::new(Book::default());
+    let mut audit = Audit::open(&folder.path().join("a.db"), &folder.path().join("b.db"));
+    let places = Arc::new(Semaphore::new(CLIENTS as usize));
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let client = Client {
+            number,
+            dtm: DtmClient::new(server.process.url()),
+            banks: Arc::clone(&banks),
+            book: Arc::clone(&book),
+            places: Arc::clone(&places),
+        };
+        clients.spawn(client.run(Dice::new(seed ^ (u64::from(number) << 48))));
+    }
+
+    let mut dice = Dice::new(seed);
+    let mut done = 0;
+    let mut restarts = Vec::new();
+    while done < kills {
+        tokio::time::sleep(Duration::from_millis(dice.below(350) + 20)).await;
+        server.process.kill_9().await.unwrap();
+        done += 1;
+        let begun = Instant::now();
+        server.process.restart().await.unwrap();
+        restarts.push(begun.elapsed());
+        check_after_restart(&server, &book, &mut audit).await;
+        assert!(clients.try_join_next().is_none(), "a client has ended before its time");
+        if done % QUIET_EVERY == 0 || done == kills {
+            let _all = places.acquire_many(CLIENTS).await.unwrap();
+            check_quiet(&server, &book, &mut audit, &banks).await;
+        }
+    }
+    places.close();
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("a client has failed");
+    }
+    report(done, &mut restarts, &book, &banks);
+}
+
+/// Opens a bank with its accounts.
+async fn bank(folder: &TempDir, name: &str) -> Bank {
+    let mut config = BankConfig::new(name, folder.path().join(format!("{name}.db")));
+    for account in ACCOUNTS {
+        config = config.account(account, BALANCE);
+    }
+    Bank::start(config).await.unwrap()
+}
+
+/// What holds at any moment: nothing that was acknowledged is unknown, nothing final has changed,
+/// no bank has a balance without its barrier rows.
+async fn check_after_restart(server: &Server, book: &Book, audit: &mut Audit) {
+    let ready = server.client.http().get(&server.at("/readyz")).await.unwrap();
+    assert_eq!(ready.status, 200, "after a restart: {}", ready.body);
+    for gid in book.take_news() {
+        let query = server.query(&gid).await;
+        let status = query["transaction"]["status"].as_str();
+        assert!(status.is_some(), "{gid} was acknowledged and is unknown after a restart");
+        book.note_status(&gid, status.unwrap_or_default());
+    }
+    audit.read(book);
+}
+
+/// What holds when nobody begins anything any more and all retries have come to their end.
+async fn check_quiet(server: &Server, book: &Book, audit: &mut Audit, banks: &[Bank; 2]) {
+    for bank in banks {
+        // Rules for calls that never came would meet nobody any more.
+        let clear = json!({ "clear": true });
+        HttpClient::default().post(&format!("{}/control", bank.url), &clear).await.unwrap();
+    }
+    // In the order in which a transaction moves, so that none slips past from one to the next.
+    for status in ["prepared", "submitted", "aborting"] {
+        until(&format!("no transaction that is {status}"), async || {
+            let list = server.get(&format!("all?status={status}&limit=1")).await.json();
+            (list["transactions"].as_array()?.is_empty()).then_some(())
+        })
+        .await;
+    }
+    // Calls that were given up may still be held by a bank; then their effects are not all there.
+    until("no call under way at a bank", async || {
+        banks.iter().all(|bank| bank.stats().in_flight == 0).then_some(())
+    })
+    .await;
+    let mut position = String::new();
+    let mut listed = 0;
+    loop {
+        let page = server.get(&format!("all?limit=1000&position={position}")).await.json();
+        for transaction in page["transactions"].as_array().unwrap() {
+            let text = |name: &str| transaction[name].as_str().unwrap_or_default();
+            book.note_status(text("gid"), text("status"));
+            listed += 1;
+        }
+        position = page["next_position"].as_str().unwrap().to_owned();
+        if position.is_empty() {
+            break;
+        }
+    }
+    audit.read(book);
+    if let Err((gid, why)) = audit.check_settled(book) {
+        let query = server.query(&gid).await;
+        let log = server.log();
+        let log: Vec<_> = log.lines().filter(|line| line.contains(&gid)).collect();
+        panic!("{gid}: {why}\nthe server tells: {query}\nits log:\n{}", log.join("\n"));
+    }
+    assert!(listed >= book.accepted(), "{listed} listed, {} accepted", book.accepted());
+}
+
+/// Prints what the run met, and fails if it met nothing.
+fn report(kills: u32, restarts: &mut [Duration], book: &Book, banks: &[Bank; 2]) {
+    let sum = |read: fn(&Stats) -> u64| banks.iter().map(|bank| read(&bank.stats())).sum::<u64>();
+    let (nulls, hanging) = (sum(|stats| stats.null_compensations), sum(|stats| stats.hanging));
+    let (duplicates, calls) = (sum(|stats| stats.duplicates), sum(|stats| stats.calls));
+    let (begun, accepted, unknown) = (book.begun(), book.accepted(), book.unknown());
+    let (succeed, failed) = book.ends();
+    restarts.sort();
+    let median = restarts[restarts.len() / 2].as_millis();
+    let longest = restarts[restarts.len() - 1].as_millis();
+    tell(&format!(
+        "kill loop: {kills} kills, {begun} transactions ({succeed} succeed, {failed} failed), \
+         {accepted} acknowledged, {unknown} answers unknown, {calls} branch calls, \
+         {duplicates} duplicates, {nulls} null compensations, {hanging} hanging actions kept out, \
+         ready again after {median} ms (median), {longest} ms (longest)"
+    ));
+    assert!(kills > 0 && accepted > u64::from(kills) as usize, "nothing was put to the test");
+    assert!(succeed > 0 && failed > 0, "only one end was reached");
+    assert!(unknown > 0 && duplicates > 0 && nulls > 0, "the kills met nothing");
+    assert!(longest < PATIENCE.as_millis(), "a restart took too long");
+}
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Tells it past the harness, which keeps what passing tests print.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,6 @@
+//! Running a server: its directory, its disk, its end, its command line, its slow clients.
+
+mod clients;
+mod commands;
+mod disk;
+mod process;

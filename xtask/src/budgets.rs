@@ -1,0 +1,228 @@
+//! `cargo xtask budgets`: every budget that applies to what is built, in one table.
+//!
+//! `dtmd bench` measures and judges each case by itself; here the cases are listed, run one after
+//! the other on a release build, and put together.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde_json::Value;
+
+use crate::shell::{Project, cargo, say};
+
+/// `cargo xtask budgets`.
+#[derive(Args)]
+pub(crate) struct BudgetArgs {
+    /// Measure for 2 s instead of 10 s each
+    #[arg(long)]
+    quick: bool,
+
+    /// Also fill a store with a million transactions (B10, B11): takes minutes
+    #[arg(long)]
+    full: bool,
+
+    /// Measure the release build that is there
+    #[arg(long)]
+    no_build: bool,
+
+    /// Where stores lie for the time of a run [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+}
+
+/// A case and the arguments that make it.
+struct Case {
+    name: &'static str,
+    arguments: &'static str,
+}
+
+const CASES: &[Case] = &[
+    Case { name: "saga, embedded, wait, 64", arguments: "--mode saga --concurrency 64 --wait" },
+    Case { name: "saga, embedded, wait, 256", arguments: "--mode saga --concurrency 256 --wait" },
+    Case { name: "saga, embedded, wait, 1", arguments: "--mode saga --concurrency 1 --wait" },
+    Case { name: "saga, embedded, 64", arguments: "--mode saga --concurrency 64" },
+    Case { name: "message, embedded, 64", arguments: "--mode msg --steps 1 --concurrency 64" },
+    Case { name: "TCC, embedded, 64", arguments: "--mode tcc --concurrency 64" },
+    Case {
+        name: "saga, memory, wait, 64",
+        arguments: "--mode saga --concurrency 64 --wait --store memory",
+    },
+    Case { name: "idle", arguments: "--mode idle" },
+];
+
+const FULL: Case =
+    Case { name: "a million finished", arguments: "--concurrency 64 --wait --preload 1000000" };
+const RESTART: Case =
+    Case { name: "kill -9, 1 M + 100 k", arguments: "--mode restart --preload 1000000" };
+
+/// Columns of the table.
+const HEADER: [&str; 7] = ["budget", "case", "figure", "must", "aim", "measured", "met"];
+
+/// Measures everything and prints the table; false if a budget is not met.
+pub(crate) fn run(project: &Project, args: &BudgetArgs) -> Result<bool> {
+    if !args.no_build {
+        cargo(project, &["build", "--release", "--locked", "--package", "dtmd"])?;
+    }
+    let mut rows = Vec::new();
+    let mut baselines = Vec::new();
+    let mut empty_rate = None;
+    for case in CASES {
+        let report = measure(project, args, case)?;
+        empty_rate = empty_rate.or(report["tps"].as_f64());
+        rows.extend(rows_of(case.name, &report));
+        baselines.extend(baseline_of(case.name, &report));
+    }
+    if args.full {
+        let report = measure(project, args, &FULL)?;
+        baselines.extend(baseline_of(FULL.name, &report));
+        rows.extend(full_row(empty_rate, report["tps"].as_f64()));
+        rows.extend(rows_of(RESTART.name, &measure(project, args, &RESTART)?));
+    }
+    let failed = rows.iter().filter(|row| row.last().is_some_and(|met| met != "yes")).count();
+    say("");
+    print_table(&HEADER, &rows);
+    say("");
+    print_table(&["case", "tx/s", "server µs/tx", "echo µs", "ratio", "foreign cores"], &baselines);
+    say("");
+    say(&format!("budgets: {} figures, {failed} not met", rows.len()));
+    Ok(failed == 0)
+}
+
+/// Runs one case and returns its report.
+fn measure(project: &Project, args: &BudgetArgs, case: &Case) -> Result<Value> {
+    say(&format!("measuring: {}", case.name));
+    let binary = project.target.join("release").join("dtmd");
+    let mut command = Command::new(&binary);
+    command.arg("bench").args(case.arguments.split_whitespace()).args(["-o", "json"]);
+    command.args(["--duration", if args.quick { "2s" } else { "10s" }]);
+    if let Some(data) = &args.data {
+        command.args(["--data", data]);
+    }
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {}", binary.display()))?;
+    ensure!(output.status.success(), "`dtmd bench {}` failed", case.arguments);
+    match serde_json::from_slice(&output.stdout) {
+        Ok(report @ Value::Object(_)) => Ok(report),
+        _ => bail!("`dtmd bench {}` printed no report", case.arguments),
+    }
+}
+
+/// Returns a line for each budget that a report judges.
+fn rows_of(case: &str, report: &Value) -> Vec<Vec<String>> {
+    let budgets = report["budgets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let row = |budget: &Value| {
+        let text = |name: &str| budget[name].as_str().unwrap_or("?").to_owned();
+        let sign = if budget["bound"] == "at_least" { "≥" } else { "≤" };
+        let bound = |name: &str| format!("{sign} {}", figure(&budget[name]));
+        let met = if budget["met"] == true { "yes" } else { "NO" };
+        vec![
+            text("id"),
+            case.to_owned(),
+            text("what"),
+            bound("must"),
+            bound("aim"),
+            figure(&budget["measured"]),
+            met.to_owned(),
+        ]
+    };
+    budgets.iter().map(row).collect()
+}
+
+/// Returns the line that compares a run with the same server's cheapest request.
+fn baseline_of(case: &str, report: &Value) -> Option<Vec<String>> {
+    let server = &report["cpu_us_per_tx"]["server"];
+    let echo = &report["echo_cpu_us"];
+    let ratio = server.as_f64().zip(echo.as_f64()).map(|(server, echo)| server / echo);
+    Some(vec![
+        case.to_owned(),
+        figure(report.get("tps")?),
+        figure(server),
+        figure(echo),
+        ratio.map_or_else(|| "?".to_owned(), |ratio| format!("{ratio:.1}")),
+        figure(&report["foreign_cores"]),
+    ])
+}
+
+/// B11: the rate with a million finished transactions against that of an empty store.
+fn full_row(empty: Option<f64>, full: Option<f64>) -> Option<Vec<String>> {
+    let share = full? / empty?;
+    let met = if share >= 0.9 { "yes" } else { "NO" };
+    let cells = ["B11", FULL.name, "rate / empty store's", "≥ 0.90", "≥ 1.00"];
+    let mut row: Vec<String> = cells.map(str::to_owned).to_vec();
+    row.extend([format!("{share:.2}"), met.to_owned()]);
+    Some(row)
+}
+
+/// Returns a number with as many digits as it deserves.
+fn figure(value: &Value) -> String {
+    match value.as_f64() {
+        None => "?".to_owned(),
+        Some(value) if value.abs() >= 100.0 => format!("{value:.0}"),
+        Some(value) if value.abs() >= 10.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.2}"),
+    }
+}
+
+/// Prints a table that is Markdown too, so that it can be pasted into a page.
+fn print_table(header: &[&str], rows: &[Vec<String>]) {
+    let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("| {} |", padded.collect::<Vec<_>>().join(" | "))
+    };
+    say(&line(&header.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()));
+    say(&line(&widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>()));
+    for row in rows {
+        say(&line(row));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_report_becomes_lines() {
+        let report = json!({
+            "tps": 12000.5,
+            "cpu_us_per_tx": { "server": 60.0 },
+            "echo_cpu_us": 12.0,
+            "foreign_cores": 0.1,
+            "budgets": [
+                { "id": "B1", "what": "rate, 1/s", "bound": "at_least", "must": 12000.0,
+                  "aim": 16000.0, "measured": 12000.5, "met": true },
+                { "id": "B9", "what": "flushes", "bound": "at_most", "must": 0.35,
+                  "aim": 0.15, "measured": 0.4, "met": false },
+            ],
+        });
+        assert_eq!(
+            rows_of("c", &report),
+            [
+                ["B1", "c", "rate, 1/s", "≥ 12000", "≥ 16000", "12000", "yes"],
+                ["B9", "c", "flushes", "≤ 0.35", "≤ 0.15", "0.40", "NO"],
+            ]
+        );
+        let expected = ["c", "12000", "60.0", "12.0", "5.0", "0.10"];
+        assert_eq!(baseline_of("c", &report).unwrap(), expected);
+        assert_eq!(baseline_of("idle", &json!({})), None);
+    }
+
+    #[test]
+    fn a_full_store_is_compared_with_the_empty_one() {
+        assert_eq!(full_row(Some(100.0), Some(95.0)).unwrap()[5..], ["0.95", "yes"]);
+        assert_eq!(full_row(Some(100.0), Some(85.0)).unwrap()[5..], ["0.85", "NO"]);
+        assert_eq!(full_row(None, Some(85.0)), None);
+    }
+}
