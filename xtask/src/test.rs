@@ -188,8 +188,18 @@ fn run_all(
             let name = program.name();
             say(&format!("  {name:<40} {:>5} passed {seconds:>7.1} s  {verdict}", found.passed));
         }
+        if ok {
+            for line in output.lines().filter(|line| is_worth_telling(line)) {
+                say(&format!("    {}", line.trim()));
+            }
+        }
     }
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+/// Returns whether a line of a test that passed tells what it did, or that it did nothing.
+fn is_worth_telling(line: &str) -> bool {
+    ["kill loop:", "simulation:", "skipped:"].iter().any(|word| line.trim_start().starts_with(word))
 }
 
 /// Runs a program; its status is none if it had to be stopped. The output goes through a file,

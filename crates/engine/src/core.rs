@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dtmd_protocol::{Gid, Timestamp};
@@ -44,6 +44,9 @@ pub(crate) struct Core {
     /// This process's name as an owner of leases; new at every start.
     pub(crate) owner: Arc<str>,
     pub(crate) closing: AtomicBool,
+    /// Whether nobody else writes to the store: then what a runner knows is what is stored.
+    pub(crate) exclusive: bool,
+    tags: AtomicU64,
     active: Active,
     /// The network runtimes; work that no request brought is spread over them.
     runtimes: RwLock<Vec<Handle>>,
@@ -66,6 +69,7 @@ impl Core {
         caller: Arc<dyn BranchCaller>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let exclusive = store.info().exclusive;
         Self {
             destinations: Destinations::new(options.destinations.clone()),
             options,
@@ -82,6 +86,8 @@ impl Core {
             passes: Passes::default(),
             owner: Arc::from(uuid::Uuid::now_v7().simple().to_string()),
             closing: AtomicBool::new(false),
+            exclusive,
+            tags: AtomicU64::new(0),
             active: Active {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
                 hasher: RandomState::new(),
@@ -90,6 +96,14 @@ impl Core {
             runtimes: RwLock::default(),
             next_runtime: AtomicUsize::new(0),
         }
+    }
+
+    /// Returns a tag for the revisions of a runner that has just loaded its global.
+    pub(crate) fn new_tag(&self) -> u32 {
+        let number = self.tags.fetch_add(1, Ordering::Relaxed);
+        // Different servers draw from differently seeded hashers.
+        let hash = self.active.hasher.hash_one((&*self.owner, number));
+        u32::try_from(hash >> 32).unwrap_or(0)
     }
 
     pub(crate) fn is_closing(&self) -> bool {

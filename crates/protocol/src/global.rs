@@ -9,15 +9,26 @@ use crate::options::{Options, Policy};
 use crate::status::{BranchStatus, GlobalStatus, Op, TransType};
 use crate::time::Timestamp;
 
-/// Counts the durable changes of one global. A new one is stored at revision 1.
+/// Names one durable state of a global: a count of its changes, and a tag of who made it.
+///
+/// A bare count is not enough. A writer goes on from its own lazy changes before it knows what
+/// became of them; if one was refused, another writer's change may bear the very count that the
+/// next write expects, and would be overwritten unseen. Compare revisions for equality only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(pub u64);
 
 impl Revision {
-    /// Returns the revision after this one.
+    /// Returns the plainly next revision, for a single writer.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+
+    /// Returns the revision that the writer of this tag gives to its next change. A writer takes a
+    /// new tag whenever it loads the global.
+    #[must_use]
+    pub fn next_by(self, tag: u32) -> Self {
+        Self((((self.0 >> 32) + 1) << 32) | u64::from(tag))
     }
 }
 

@@ -253,9 +253,9 @@ fn submit(
     if next_status(global.trans_type(), global.status, Move::Submit).is_none() {
         return Err(refused);
     }
-    if !first {
+    if !first && global.content != 0 {
         // A repeat: success if it says the same, and nothing is executed because of it (D01).
-        return if global.content == 0 || global.content == new.content {
+        return if global.content == new.content {
             Ok(())
         } else {
             Err(Refused::OtherContent { gid: global.gid.clone(), what: "content" })
@@ -263,6 +263,10 @@ fn submit(
     }
     if !new.steps.is_empty() && !same_steps(global, new) {
         return Err(Refused::OtherContent { gid: global.gid.clone(), what: "steps or payloads" });
+    }
+    if !first {
+        // The local transaction's outcome has submitted it before its application could.
+        return Ok(());
     }
     // What only the submit carries belongs to the stored record (D28).
     global.options.fill_from(&new.options);

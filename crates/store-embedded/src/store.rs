@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use dtmd_protocol::{Gid, Global, Timestamp};
 use dtmd_store::{
-    Claim, Kv, KvPage, ListFilter, ListPage, Oldest, Purge, Store, StoreError, StoreInfo, Totals, Write,
-    WriteError,
+    Claim, Kv, KvPage, ListFilter, ListPage, Oldest, Purge, Store, StoreError, StoreInfo, Totals,
+    Write, WriteError,
 };
 
 use crate::disk::{Disk, RealDisk};

@@ -15,7 +15,7 @@ mod saves;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtmd_protocol::{Gid, Global, Input, Outcome, Request, Target, plan};
+use dtmd_protocol::{Gid, Global, Input, Op, Outcome, Request, Target, plan};
 use dtmd_store::StoreError;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -60,6 +60,8 @@ pub(crate) struct Runner {
     inbox: Messages,
     /// The global as the committer was last given it; `None` when it must be loaded first.
     stored: Option<Arc<Global>>,
+    /// Marks the revisions written since the last load as this runner's.
+    tag: u32,
     /// The calls in flight.
     flying: FuturesUnordered<BoxFuture<'static, (Target, Answer)>>,
     targets: Vec<Target>,
@@ -81,6 +83,7 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn new(core: Arc<Core>, gid: Gid, inbox: Messages) -> Self {
         Self {
+            tag: core.new_tag(),
             core,
             gid,
             inbox,
@@ -142,6 +145,7 @@ impl Runner {
             Message::Wake { claimed } => {
                 // A claim made the state that a running pass believes in out of date.
                 self.stored = if self.stored.is_none() { claimed } else { None };
+                self.tag = self.core.new_tag();
                 self.begin_pass();
                 self.look(Input::Wake).await;
             }
@@ -182,6 +186,9 @@ impl Runner {
     /// Waits for as long as the store cannot be read.
     async fn loaded(&mut self) -> Option<Arc<Global>> {
         let mut told = false;
+        if self.stored.is_none() {
+            self.tag = self.core.new_tag();
+        }
         while self.stored.is_none() {
             match self.core.store.load(&self.gid).await {
                 Ok(Some(global)) => self.stored = Some(global),
@@ -246,6 +253,17 @@ impl Runner {
         true
     }
 
+    /// Waits until what was handed over before is durable; false if some of it was not made. Then
+    /// the runner's view is wrong, and has been dropped.
+    async fn is_confirmed(&mut self) -> bool {
+        for ack in std::mem::take(&mut self.unconfirmed) {
+            if !matches!(ack.await, Ok(Ok(()))) {
+                self.stored = None;
+            }
+        }
+        self.stored.is_some()
+    }
+
     fn end_pass(&mut self) {
         self.answer_waiters();
         self.undecided = None;
@@ -269,6 +287,19 @@ impl Runner {
         }
         let mut calls = plan(global, &self.core.options.policy, &self.core.clock.context()).calls;
         calls.retain(|call| !self.targets.contains(&call.target));
+        // A request may have turned a saga back while its actions are under way: nothing is undone
+        // before they have answered.
+        if calls.iter().any(|call| call.op == Op::Compensate) && !self.targets.is_empty() {
+            let in_flight = |target: &Target| match target {
+                Target::Branch(row) => {
+                    global.branches.get(*row).is_some_and(|row| row.op == Op::Action)
+                }
+                Target::Query => false,
+            };
+            if self.targets.iter().any(in_flight) {
+                calls.clear();
+            }
+        }
         calls
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use dtmd_protocol::{
-    Global, GlobalStatus, Input, NewGlobal, Outcome, Request, RequestKind, Scheme, TransType,
-    create, step,
+    Durability, Global, GlobalStatus, Input, NewGlobal, Outcome, Request, RequestKind, Scheme,
+    TransType, create, durability, step,
 };
 use dtmd_store::Write;
 
@@ -79,6 +79,8 @@ impl Runner {
     pub(super) async fn request(&mut self, request: Request, reply: Reply) {
         let kind = request.kind();
         let input = Input::Request(request);
+        // Where others write too, only what is read after the request has come in may be told.
+        let mut is_fresh = self.core.exclusive || self.stored.is_none();
         for _ in 0..CONFLICTS_MAX {
             let Some(before) = self.loaded().await else {
                 let _ = reply.send(Err(self.missing(kind)));
@@ -89,10 +91,25 @@ impl Runner {
             let next = match step(&before, &input, &options.policy, &options.limits, &cx) {
                 Ok(next) => next,
                 Err(refused) => {
+                    // A refusal names a status: what is told must be durable.
+                    if !self.is_confirmed().await {
+                        continue;
+                    }
                     let _ = reply.send(Err(EngineError::Refused(refused)));
                     return;
                 }
             };
+            if durability(Some(&before), &next) == Durability::None {
+                // Nothing is written that would meet a conflict if this view were out of date.
+                if !self.is_confirmed().await {
+                    continue;
+                }
+                if !is_fresh {
+                    self.stored = None;
+                    is_fresh = true;
+                    continue;
+                }
+            }
             // A caller is told that it is done, so it must be.
             match self.save(&before, next, true).await {
                 Ok(()) => {

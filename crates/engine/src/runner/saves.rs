@@ -75,8 +75,9 @@ impl Runner {
         };
         match result {
             Ok(()) => {
-                // The committer keeps the order: what was handed over before is durable too,
-                // or was refused and will be seen as a conflict by the next write.
+                // The committer keeps the order, and revisions are not reused: what was handed
+                // over before is durable too, or this write would have met a conflict.
+                self.unconfirmed.clear();
                 Ok(())
             }
             Err(failure) => {
@@ -91,7 +92,7 @@ impl Runner {
     /// Who has calls to make owns the global; at rest nobody does. Someone else's lease is left
     /// alone while it lasts: that server's next write will meet a conflict and reload.
     fn sign(&self, before: &Global, after: &mut Global) {
-        after.revision = before.revision.next();
+        after.revision = before.revision.next_by(self.tag);
         let cx = self.core.clock.context();
         let working = schedule(after, &self.core.options.policy, &cx).has_calls;
         if before.owner == self.core.owner {

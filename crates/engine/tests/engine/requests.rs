@@ -173,3 +173,22 @@ async fn workflows_keep_their_progress_and_end_once() {
     assert_eq!((stored.status, &*stored.result), (GlobalStatus::Succeed, "cmVz"));
     assert_eq!(text(stage.engine.finish_workflow(&id, false, "", "").await), "storage: NotFound");
 }
+
+#[tokio::test]
+async fn nothing_is_undone_while_its_action_is_under_way() {
+    // Found by simulation: a request that times the saga out sent the compensation at once.
+    let stage = Stage::new();
+    let gate = stage.services.hold("http://rm/1");
+    let mut short = saga("a", 1);
+    short.options.timeout_to_fail = Some(Duration::from_millis(30));
+    stage.engine.submit(short).await.unwrap();
+    eventually(async || (!stage.services.calls().is_empty()).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    stage.engine.retry_now(&gid("a")).await.unwrap();
+    assert_eq!(stage.load("a").await.status, GlobalStatus::Aborting);
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(stage.services.calls(), ["01 action"]);
+    gate.add_permits(1);
+    stage.until("a", GlobalStatus::Failed).await;
+    assert_eq!(stage.services.calls(), ["01 action", "01 compensate"]);
+}

@@ -76,6 +76,20 @@ fn a_submit_may_come_while_the_question_is_under_way() {
 }
 
 #[test]
+fn a_submit_after_the_answer_must_say_the_same() {
+    // Found by simulation: whatever was submitted then was acknowledged.
+    let mut other = msg(1);
+    other.follows(&["after 35s     | prepared  | 00 msg", "query SUCCESS | submitted | 01 action"]);
+    other.new.steps[0].payload = Arc::from(*b"other");
+    other.follows(&["submit refused | submitted | 01 action"]);
+    msg(1).follows(&[
+        "after 35s     | prepared  | 00 msg",
+        "query SUCCESS | submitted | 01 action",
+        "submit        | submitted | 01 action",
+    ]);
+}
+
+#[test]
 fn an_aborted_message_is_gone() {
     msg(1).follows(&[
         "abort           | failed | -",

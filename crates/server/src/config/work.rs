@@ -124,9 +124,7 @@ impl CallsConfig {
             breaker_open: reader.duration("BreakerOpen"),
             substring_result: reader.boolean("SubstringResult"),
             workflow_callback_timeout: reader.duration("WorkflowCallbackTimeout"),
-            ca_file: Some(reader.text("CaFile"))
-                .filter(|text| !text.is_empty())
-                .map(PathBuf::from),
+            ca_file: Some(reader.text("CaFile")).filter(|text| !text.is_empty()).map(PathBuf::from),
         }
     }
 
