@@ -114,6 +114,14 @@ impl Op {
     /// Returns the op's word on the wire.
     pub fn as_str(&self) -> &str {
         match self {
+            Self::Named(name) => name,
+            fixed => fixed.label(),
+        }
+    }
+
+    /// Returns a word of a bounded set, for metrics: a workflow's name is text from a caller.
+    pub fn label(&self) -> &'static str {
+        match self {
             Self::Action => "action",
             Self::Compensate => "compensate",
             Self::Try => "try",
@@ -122,7 +130,7 @@ impl Op {
             Self::Commit => "commit",
             Self::Rollback => "rollback",
             Self::Msg => "msg",
-            Self::Named(name) => name,
+            Self::Named(_) => "workflow",
         }
     }
 

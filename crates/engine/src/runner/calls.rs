@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dtmd_protocol::{Call, Global, GlobalStatus, Input, Op, Outcome, Target, Timestamp, step, url};
+use dtmd_protocol::{Call, Global, GlobalStatus, Input, Outcome, Target, Timestamp, step, url};
 use tracing::{debug, info};
 
 use super::Runner;
@@ -147,12 +147,7 @@ async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target,
     let answer = core.caller.call(&branch_call).await;
     let elapsed = begun.elapsed();
     core.destinations.answered(&to, answer.unreachable, Instant::now());
-    core.metrics.branch_called(
-        trans_type,
-        op_label(&branch_call.call.op),
-        &answer.outcome,
-        elapsed,
-    );
+    core.metrics.branch_called(trans_type, branch_call.call.op.label(), &answer.outcome, elapsed);
     report(&core, branch_call, &answer, at, elapsed);
     (target, answer)
 }
@@ -185,21 +180,6 @@ fn report(core: &Core, call: BranchCall, answer: &Answer, at: Timestamp, elapsed
 fn spread(wait: Duration, gid: &str) -> Duration {
     let hash = gid.bytes().fold(17u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte));
     wait + wait.mul_f64(f64::from(hash % 1000) / 1000.0)
-}
-
-/// The op as a label: a workflow's name is text from a caller.
-fn op_label(op: &Op) -> &'static str {
-    match op {
-        Op::Action => "action",
-        Op::Compensate => "compensate",
-        Op::Try => "try",
-        Op::Confirm => "confirm",
-        Op::Cancel => "cancel",
-        Op::Commit => "commit",
-        Op::Rollback => "rollback",
-        Op::Msg => "msg",
-        Op::Named(_) => "workflow",
-    }
 }
 
 /// Returns the wake-up after a lease taken now.

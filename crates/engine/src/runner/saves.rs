@@ -131,15 +131,7 @@ impl Runner {
         taken.owner = self.core.owner.clone();
         taken.epoch += 1;
         taken.wake_at = lease_end(&self.core);
-        let lease = Lease {
-            gid: self.gid.clone(),
-            revision: global.revision,
-            epoch: global.epoch,
-            owner: taken.owner.clone(),
-            new_epoch: taken.epoch,
-            wake_at: taken.wake_at,
-        };
-        match self.write(Write::Lease(lease), true, Arc::new(taken)).await {
+        match self.write(lease_of(&global, &taken), true, Arc::new(taken)).await {
             Ok(()) => true,
             Err(failure) => {
                 self.recover(&failure).await;
@@ -158,15 +150,7 @@ impl Runner {
         }
         let mut renewed = Global::clone(&global);
         renewed.wake_at = lease_end(&self.core);
-        let lease = Lease {
-            gid: self.gid.clone(),
-            revision: global.revision,
-            epoch: global.epoch,
-            owner: global.owner.clone(),
-            new_epoch: global.epoch,
-            wake_at: renewed.wake_at,
-        };
-        let ack = self.core.committer.write(Write::Lease(lease), false);
+        let ack = self.core.committer.write(lease_of(&global, &renewed), false);
         self.unconfirmed.push(ack);
         self.stored = Some(Arc::new(renewed));
     }
@@ -180,15 +164,7 @@ impl Runner {
         let mut free = Global::clone(&global);
         free.owner = Arc::from("");
         free.wake_at = self.core.clock.now();
-        let lease = Lease {
-            gid: self.gid.clone(),
-            revision: global.revision,
-            epoch: global.epoch,
-            owner: free.owner.clone(),
-            new_epoch: global.epoch,
-            wake_at: free.wake_at,
-        };
-        if let Err(failure) = self.write(Write::Lease(lease), true, Arc::new(free)).await {
+        if let Err(failure) = self.write(lease_of(&global, &free), true, Arc::new(free)).await {
             debug!(gid = %self.gid, ?failure, "not handed back; its lease will end");
         }
     }
@@ -253,4 +229,16 @@ impl Runner {
             let _ = self.core.events.send(Event::Status { gid: gid.clone(), trans_type, status });
         }
     }
+}
+
+/// Returns the write that changes nothing but who owns a global, and until when.
+fn lease_of(before: &Global, after: &Global) -> Write {
+    Write::Lease(Lease {
+        gid: before.gid.clone(),
+        revision: before.revision,
+        epoch: before.epoch,
+        owner: after.owner.clone(),
+        new_epoch: after.epoch,
+        wake_at: after.wake_at,
+    })
 }

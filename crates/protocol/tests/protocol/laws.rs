@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtmd_protocol::{
-    BranchStatus, GlobalStatus, Input, Mode, Outcome, Request, Target, TransType, plan, step,
+    BranchStatus, GlobalStatus, Input, Limits, Mode, NewGlobal, Outcome, Request, Target,
+    TransType, plan, step,
 };
 use proptest::prelude::*;
 
@@ -20,6 +21,18 @@ fn mode() -> impl Strategy<Value = Mode> {
         (0..60u64).prop_map(|delay| Mode::Msg { delay: Duration::from_secs(delay) }),
         Just(Mode::Workflow { name: Arc::from("wf"), data: Arc::from(*b"in") }),
     ]
+}
+
+/// What is accepted, but for a workflow, which its application must end. A filter, not an
+/// assumption in the test: proptest gives up after a number of those.
+fn decidable() -> impl Strategy<Value = NewGlobal> {
+    let new = (mode(), 0..4usize).prop_map(|(mode, steps)| {
+        let has_steps = matches!(mode, Mode::Saga { .. } | Mode::Msg { .. });
+        new_global(mode, if has_steps { steps } else { 0 })
+    });
+    new.prop_filter("accepted, and no workflow", |new| {
+        new.mode.trans_type() != TransType::Workflow && new.validate(&Limits::default()).is_ok()
+    })
 }
 
 #[derive(Debug, Clone)]
@@ -184,13 +197,9 @@ proptest! {
     /// ends, and so does every one that times out.
     #[test]
     fn it_ends_when_services_answer(
-        mode in mode(),
-        steps in 0..4usize,
+        new in decidable(),
         happenings in prop::collection::vec(happening(), 0..30),
     ) {
-        let has_steps = matches!(mode, Mode::Saga { .. } | Mode::Msg { .. });
-        let new = new_global(mode, if has_steps { steps } else { 0 });
-        prop_assume!(new.validate(&dtmd_protocol::Limits::default()).is_ok());
         let submitted = new.mode.trans_type() == TransType::Saga;
         let mut story = Story::begin(new, submitted);
         for happening in &happenings {
@@ -198,7 +207,6 @@ proptest! {
                 story.input(input);
             }
         }
-        prop_assume!(story.global.trans_type() != TransType::Workflow);
         for _ in 0..200 {
             if story.global.status.is_final() {
                 break;

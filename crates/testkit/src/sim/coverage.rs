@@ -24,7 +24,7 @@ impl Coverage {
     }
 
     pub(crate) fn called(&mut self, trans_type: TransType, op: &Op) {
-        *self.calls.entry((trans_type, op_word(op))).or_default() += 1;
+        *self.calls.entry((trans_type, op.label())).or_default() += 1;
     }
 
     pub(crate) fn ended(&mut self, trans_type: TransType, status: GlobalStatus) {
@@ -92,17 +92,3 @@ const CALLS: &[(TransType, &str)] = &[
     (TransType::Msg, "action"),
     (TransType::Workflow, "workflow"),
 ];
-
-fn op_word(op: &Op) -> &'static str {
-    match op {
-        Op::Action => "action",
-        Op::Compensate => "compensate",
-        Op::Try => "try",
-        Op::Confirm => "confirm",
-        Op::Cancel => "cancel",
-        Op::Commit => "commit",
-        Op::Rollback => "rollback",
-        Op::Msg => "msg",
-        Op::Named(_) => "workflow",
-    }
-}
