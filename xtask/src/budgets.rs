@@ -45,6 +45,10 @@ const CASES: &[Case] = &[
     Case { name: "message, embedded, 64", arguments: "--mode msg --steps 1 --concurrency 64" },
     Case { name: "TCC, embedded, 64", arguments: "--mode tcc --concurrency 64" },
     Case {
+        name: "saga over gRPC, embedded, wait, 64",
+        arguments: "--mode saga --protocol grpc --concurrency 64 --wait",
+    },
+    Case {
         name: "saga, memory, wait, 64",
         arguments: "--mode saga --concurrency 64 --wait --store memory",
     },

@@ -11,18 +11,24 @@ use crate::shell::Project;
 /// line here first. Dev-dependencies do not count: a test may put a real store below a transport.
 const LAYERS: &[(&str, &[&str])] = &[
     ("dtmd-protocol", &[]),
+    ("dtmd-failpoint", &[]),
     ("dtmd-wire", &["dtmd-protocol"]),
     ("dtmd-store", &["dtmd-protocol"]),
-    ("dtmd-store-embedded", &["dtmd-protocol", "dtmd-store"]),
-    ("dtmd-engine", &["dtmd-protocol", "dtmd-store"]),
+    ("dtmd-store-embedded", &["dtmd-failpoint", "dtmd-protocol", "dtmd-store"]),
+    ("dtmd-engine", &["dtmd-failpoint", "dtmd-protocol", "dtmd-store"]),
     ("dtmd-testkit", &["dtmd-protocol", "dtmd-store", "dtmd-engine"]),
     ("dtmd-transport", &["dtmd-protocol", "dtmd-wire", "dtmd-engine"]),
     (
         "dtmd-transport-grpc",
         &["dtmd-protocol", "dtmd-wire", "dtmd-store", "dtmd-engine", "dtmd-transport"],
     ),
-    ("dtmd-demo", &[]),
-    ("dtmd-bench", &["dtmd-demo"]),
+    ("dtmd-store-sql", &["dtmd-protocol", "dtmd-store"]),
+    ("dtmd-store-redis", &["dtmd-protocol", "dtmd-store"]),
+    ("dtmd-local-servers", &[]),
+    ("dtmd-demo", &["dtmd-local-servers"]),
+    ("dtmd-bench", &["dtmd-local-servers", "dtmd-demo"]),
+    ("dtmcli-barrier", &[]),
+    ("dtmcli", &["dtmcli-barrier"]),
     (
         "dtmd",
         &[
@@ -30,6 +36,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "dtmd-wire",
             "dtmd-store",
             "dtmd-store-embedded",
+            "dtmd-store-sql",
+            "dtmd-store-redis",
             "dtmd-engine",
             "dtmd-transport",
             "dtmd-transport-grpc",
@@ -37,7 +45,22 @@ const LAYERS: &[(&str, &[&str])] = &[
             "dtmd-bench",
         ],
     ),
-    ("dtmd-tests", &["dtmd-demo"]),
+    ("dtmcli-test", &["dtmd"]),
+    (
+        "dtmd-fuzz-targets",
+        &[
+            "dtmd-protocol",
+            "dtmd-wire",
+            "dtmd-store",
+            "dtmd-store-embedded",
+            "dtmd-engine",
+            "dtmd-testkit",
+            "dtmd-transport",
+            "dtmd-transport-grpc",
+            "dtmd",
+        ],
+    ),
+    ("dtmd-tests", &["dtmd-failpoint", "dtmd-demo", "dtmd-local-servers"]),
     ("xtask", &[]),
 ];
 

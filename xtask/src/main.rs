@@ -5,10 +5,12 @@
 
 mod budgets;
 mod docs;
+mod fuzz;
 mod interop;
 mod layers;
 mod licences;
 mod programs;
+mod prove;
 mod rules;
 mod shell;
 mod sim;
@@ -42,6 +44,13 @@ enum Command {
     Budgets(budgets::BudgetArgs),
     /// Run a server against services and clients written in Go
     InteropGo,
+    /// Lose a Galera node, and replace PostgreSQL by its standby, under load
+    Failover,
+    /// Feed hostile bytes to everything that reads some (needs nightly and cargo-fuzz)
+    Fuzz(fuzz::FuzzArgs),
+    /// Play one of the long proofs
+    #[command(subcommand)]
+    Prove(prove::Proof),
     /// Run all tests: the fast ones, then the end-to-end ones
     Test(test::TestArgs),
     /// Play simulated worlds under faults; a failing seed prints the command that repeats it
@@ -79,6 +88,9 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Budgets(args) => budgets::run(&project, &args),
         Command::InteropGo => interop::run(&project),
+        Command::Failover => test::failover(&project),
+        Command::Fuzz(args) => fuzz::run(&project, &args),
+        Command::Prove(proof) => prove::run(&project, &proof),
         Command::Test(args) => test::run(&project, &args),
         Command::Sim(args) => sim::run(&project, "dtmd-sim", &args),
         Command::Model(args) => sim::run(&project, "dtmd-model", &args),

@@ -20,6 +20,7 @@ struct Package {
 const PACKAGES: &[Package] = &[
     Package { name: "mariadb-server", programs: &["mariadbd", "mariadb-install-db"] },
     Package { name: "postgresql", programs: &["postgres", "initdb"] },
+    Package { name: "redis-server", programs: &["redis-server"] },
 ];
 
 /// Makes sure every program is there; installs packages when that is possible.

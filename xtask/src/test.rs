@@ -85,6 +85,20 @@ fn run_stages(
     Some(())
 }
 
+/// Runs the tests in which a database itself fails over; they are too long for every run.
+pub(crate) fn failover(project: &Project) -> Result<bool> {
+    let mut stages = Stages::new();
+    let run = |stages: &mut Stages| -> Option<()> {
+        stages.run("programs", || programs::ensure_present(project, true))?;
+        stages.run("build", || cargo(project, &["build", "--quiet", "--locked", "-p", "dtmd"]))?;
+        let args = ["test", "--quiet", "--locked", "-p", END_TO_END, "--test", "e2e", "--"];
+        let rest = ["--ignored", "--nocapture", "--test-threads=1", "failover"];
+        stages.run("failover", || cargo(project, &[&args[..], &rest[..]].concat()))
+    };
+    run(&mut stages);
+    Ok(stages.close("failover"))
+}
+
 /// A program that holds tests.
 struct TestProgram {
     package: String,
@@ -199,7 +213,17 @@ fn run_all(
 
 /// Returns whether a line of a test that passed tells what it did, or that it did nothing.
 fn is_worth_telling(line: &str) -> bool {
-    ["kill loop:", "simulation:", "skipped:"].iter().any(|word| line.trim_start().starts_with(word))
+    let words = [
+        "kill loop:",
+        "three servers on",
+        "simulation:",
+        "crash points:",
+        "store faults:",
+        "failpoints:",
+        "mutated inputs:",
+        "skipped:",
+    ];
+    words.iter().any(|word| line.trim_start().starts_with(word))
 }
 
 /// Runs a program; its status is none if it had to be stopped. The output goes through a file,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::options::{BenchOptions, Mode, StoreChoice};
+use crate::options::{BenchOptions, Mode, Protocol, StoreChoice};
 
 /// Whether small or large figures are good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -102,9 +102,14 @@ pub fn judge(options: &BenchOptions, figures: &Figures) -> Vec<Budget> {
     }
     let mut found = Vec::new();
     let two_steps = options.steps == 2;
+    let over_grpc = options.protocol == Protocol::Grpc;
     let (embedded, memory) =
         (options.store == StoreChoice::Embedded, options.store == StoreChoice::Memory);
     match (options.mode, options.concurrency, options.wait) {
+        (Mode::Saga, 64, true) if over_grpc && embedded && two_steps => {
+            found.extend(cpu("B7", (85.0, 65.0), figures));
+        }
+        _ if over_grpc => {}
         (Mode::Saga, 64, true) if embedded && two_steps => {
             found.extend(cpu("B1", (65.0, 50.0), figures));
             found.extend(rate_and_tail("B1", (12_000.0, 16_000.0), figures));
@@ -211,6 +216,7 @@ mod tests {
         BenchOptions {
             binary: "dtmd".into(),
             mode,
+            protocol: Protocol::Http,
             steps,
             concurrency,
             duration: Duration::from_secs(1),
@@ -261,6 +267,11 @@ mod tests {
         let memory =
             BenchOptions { store: StoreChoice::Memory, ..options(Mode::Saga, 2, 64, true) };
         assert_eq!(ids(&memory), ["B8"]);
+        let over_grpc = |options| BenchOptions { protocol: Protocol::Grpc, ..options };
+        assert_eq!(ids(&over_grpc(options(Mode::Saga, 2, 64, true))), ["B7", "B9"]);
+        assert_eq!(ids(&over_grpc(options(Mode::Saga, 2, 64, false))), ["B9"]);
+        assert_eq!(ids(&over_grpc(options(Mode::Saga, 2, 1, true))), [""; 0]);
+        assert_eq!(ids(&over_grpc(memory)), [""; 0]);
     }
 
     #[test]

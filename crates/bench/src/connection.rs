@@ -1,16 +1,92 @@
-//! A keep-alive connection that has one request at a time: as lean as a client can be.
+//! Connections of the load: over HTTP/1.1 one for each seat, as lean as a client can be; over gRPC
+//! one for many seats, as applications have it.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use dtmd_demo::grpc::client::GrpcConnection;
+use http::HeaderMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::http1;
+use crate::options::Protocol;
 
 /// The longest answer that is read.
 const ANSWER_MAX_BYTES: usize = 16 << 20;
+
+/// Seats that share one gRPC connection: 64 of them make four, with which the budgets were set.
+const SEATS_PER_CONNECTION: usize = 16;
+
+/// What a seat sends its requests by.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// A connection of its own.
+    Http(Connection),
+    /// One it shares with others.
+    Grpc(GrpcConnection),
+}
+
+impl Line {
+    /// Connects one seat.
+    pub(crate) async fn open(protocol: Protocol, address: SocketAddr) -> Result<Self> {
+        match protocol {
+            Protocol::Http => Ok(Self::Http(Connection::open(address).await?)),
+            Protocol::Grpc => Ok(Self::Grpc(GrpcConnection::open(address).await?)),
+        }
+    }
+
+    /// Connects so many seats.
+    pub(crate) async fn open_all(
+        protocol: Protocol,
+        address: SocketAddr,
+        count: usize,
+    ) -> Result<Vec<Self>> {
+        let mut lines: Vec<Self> = Vec::with_capacity(count);
+        for seat in 0..count {
+            let line = match lines.last() {
+                Some(Self::Grpc(shared)) if seat % SEATS_PER_CONNECTION != 0 => {
+                    Self::Grpc(shared.clone())
+                }
+                _ => Self::open(protocol, address).await?,
+            };
+            lines.push(line);
+        }
+        Ok(lines)
+    }
+
+    /// Sends a whole request, to the method `path` over gRPC, and waits for its answer.
+    ///
+    /// # Errors
+    ///
+    /// There was none, or not that it is done.
+    pub(crate) async fn ask(&mut self, path: &str, request: &[u8]) -> Result<()> {
+        match self {
+            Self::Http(connection) => {
+                let (status, body) = connection.exchange(request).await?;
+                // Older servers say so in the body of a 200 only.
+                if status != 200 || says(&body, b"FAILURE") || says(&body, b"ONGOING") {
+                    let shown = String::from_utf8_lossy(&body[..body.len().min(200)]);
+                    bail!("answered {status}: {shown}");
+                }
+            }
+            Self::Grpc(connection) => {
+                let (uri, frame) = (connection.uri(path)?, Bytes::copy_from_slice(request));
+                let answer = connection.unary(uri, HeaderMap::new(), frame).await?;
+                if answer.status != 0 {
+                    bail!("answered gRPC status {}: {}", answer.status, answer.text);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn says(body: &[u8], word: &[u8]) -> bool {
+    body.windows(word.len()).any(|window| window == word)
+}
 
 /// A connection and what was read from it.
 #[derive(Debug)]

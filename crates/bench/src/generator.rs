@@ -9,8 +9,9 @@ use anyhow::{Result, bail};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Line};
 use crate::histogram::Histogram;
+use crate::options::Protocol;
 use crate::plan::{self, Plan};
 
 /// How long transactions that have begun may take once no more are started.
@@ -25,6 +26,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// What is driven, and where.
 pub(crate) struct Load {
     pub(crate) plan: Plan,
+    pub(crate) protocol: Protocol,
     pub(crate) address: SocketAddr,
     /// Who tells of calls; needed if the plan waits for them.
     pub(crate) watch: Option<SocketAddr>,
@@ -109,10 +111,7 @@ impl Running {
     ///
     /// The server or the participants cannot be reached.
     pub(crate) async fn start(load: Load) -> Result<Self> {
-        let mut streams = Vec::with_capacity(load.concurrency);
-        for _ in 0..load.concurrency {
-            streams.push(Connection::open(load.address).await?);
-        }
+        let lines = Line::open_all(load.protocol, load.address, load.concurrency).await?;
         let watch = match load.watch.filter(|_| load.plan.tells > 0) {
             Some(address) => Some(Connection::open(address).await?),
             None if load.plan.tells > 0 => bail!("nobody would tell of the calls waited for"),
@@ -136,8 +135,8 @@ impl Running {
             None => None,
         };
         let mut tasks = JoinSet::new();
-        for (number, stream) in streams.into_iter().enumerate() {
-            tasks.spawn(sit(shared.clone(), number, stream));
+        for (number, line) in lines.into_iter().enumerate() {
+            tasks.spawn(sit(shared.clone(), number, line));
         }
         Ok(Self { shared, tasks, watching })
     }
@@ -204,7 +203,7 @@ impl Shared {
 }
 
 /// One transaction after the other, until there are no more.
-async fn sit(shared: Arc<Shared>, number: usize, mut connection: Connection) {
+async fn sit(shared: Arc<Shared>, number: usize, mut line: Line) {
     let Some(seat) = shared.seats.get(number) else { return };
     let seats = shared.seats.len() as u64;
     let mut request = Vec::with_capacity(2048);
@@ -212,7 +211,7 @@ async fn sit(shared: Arc<Shared>, number: usize, mut connection: Connection) {
         let nth = seat.started.fetch_add(1, Ordering::Relaxed);
         let transaction = nth * seats + number as u64;
         let begun = Instant::now();
-        match drive(&shared, seat, transaction, &mut connection, &mut request).await {
+        match drive(&shared, seat, transaction, &mut line, &mut request).await {
             Ok(()) => {
                 shared.completed.fetch_add(1, Ordering::Relaxed);
                 if shared.measuring.load(Ordering::Relaxed) {
@@ -224,8 +223,8 @@ async fn sit(shared: Arc<Shared>, number: usize, mut connection: Connection) {
                 shared.error(format!("{error:#}"));
                 tokio::time::sleep(ERROR_PAUSE).await;
                 // The old connection may still bring an answer that nobody waits for.
-                match Connection::open(shared.load.address).await {
-                    Ok(fresh) => connection = fresh,
+                match Line::open(shared.load.protocol, shared.load.address).await {
+                    Ok(fresh) => line = fresh,
                     Err(error) => shared.error(format!("{error:#}")),
                 }
             }
@@ -238,7 +237,7 @@ async fn drive(
     shared: &Shared,
     seat: &Seat,
     number: u64,
-    connection: &mut Connection,
+    line: &mut Line,
     request: &mut Vec<u8>,
 ) -> Result<()> {
     let Load { plan, run, .. } = &shared.load;
@@ -249,20 +248,12 @@ async fn drive(
     let gid = plan::gid(*run, number);
     for template in &plan.requests {
         template.fill(gid.as_bytes(), request);
-        let (status, body) = connection.exchange(request).await?;
-        // Older servers say so in the body of a 200 only.
-        if status != 200 || says(&body, b"FAILURE") || says(&body, b"ONGOING") {
-            bail!("answered {status}: {}", String::from_utf8_lossy(&body[..body.len().min(200)]));
-        }
+        line.ask(template.path(), request).await?;
     }
     while plan.tells > 0 && seat.missing.load(Ordering::Relaxed) > 0 {
         seat.told.notified().await;
     }
     Ok(())
-}
-
-fn says(body: &[u8], word: &[u8]) -> bool {
-    body.windows(word.len()).any(|window| window == word)
 }
 
 /// Hands tells to the seats they are for; those of earlier transactions are passed over.
@@ -293,6 +284,8 @@ async fn listen(mut stream: Connection, shared: Arc<Shared>) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use dtmd_demo::grpc::server::{self as grpc, GrpcCall, GrpcReply, GrpcService};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -317,7 +310,8 @@ mod tests {
 
     fn load(address: SocketAddr, count_max: u64) -> Load {
         let plan = Plan::echo("h");
-        Load { plan, address, watch: None, concurrency: 3, run: 1, count_max }
+        let protocol = Protocol::Http;
+        Load { plan, protocol, address, watch: None, concurrency: 3, run: 1, count_max }
     }
 
     #[tokio::test]
@@ -331,6 +325,32 @@ mod tests {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), 10);
+    }
+
+    /// Refuses everything but one method.
+    struct Gid;
+
+    impl GrpcService for Gid {
+        async fn call(&self, call: GrpcCall) -> GrpcReply {
+            match call.path.as_str() {
+                "/dtmgimp.Dtm/NewGid" => GrpcReply::Message(Bytes::new()),
+                path => GrpcReply::Status(10, format!("no {path}")),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn over_grpc_answers_are_counted_and_refusals_are_errors() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(grpc::serve(listener, Arc::new(Gid)));
+        let load = |plan| Load { plan, protocol: Protocol::Grpc, ..load(address, 5) };
+        let done = Running::start(load(Plan::grpc_echo())).await.unwrap().run_out().await;
+        assert_eq!((done.started(), done.errors.count), (5, 0));
+        let refused = Running::start(load(Plan::grpc_bare_call())).await.unwrap().run_out().await;
+        assert_eq!((refused.started(), refused.errors.count), (5, 5));
+        assert!(refused.errors.texts[0].contains("no /bench"), "{:?}", refused.errors.texts);
+        serving.abort();
     }
 
     #[tokio::test]

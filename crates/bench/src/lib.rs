@@ -22,5 +22,5 @@ pub mod run;
 pub mod special;
 mod stage;
 
-pub use options::{BenchOptions, Mode, StoreChoice, Target};
+pub use options::{BenchOptions, Mode, Protocol, StoreChoice, Target};
 pub use report::{CpuUs, Echo, LatencyUs, Report, budget_table};

@@ -1,5 +1,6 @@
 //! What a run is asked to do.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,28 @@ impl Mode {
             Self::Saga => "saga",
             Self::Msg => "msg",
             Self::Tcc => "tcc",
+        }
+    }
+}
+
+/// Over which protocol the server is asked and the participants are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 with JSON.
+    #[default]
+    Http,
+    /// gRPC, in and out.
+    Grpc,
+}
+
+impl Protocol {
+    /// Returns its name in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Grpc => "gRPC",
         }
     }
 }
@@ -56,6 +79,8 @@ impl StoreChoice {
 pub struct Target {
     /// Its base URL, such as `http://127.0.0.1:36789`; host names are not resolved.
     pub url: String,
+    /// Where it serves gRPC; needed to drive it over that.
+    pub grpc: Option<SocketAddr>,
     /// Its process, if it runs on this machine and its CPU time shall be measured.
     pub pid: Option<u32>,
 }
@@ -67,6 +92,8 @@ pub struct BenchOptions {
     pub binary: PathBuf,
     /// What is driven.
     pub mode: Mode,
+    /// Over which protocol.
+    pub protocol: Protocol,
     /// Steps of a saga, targets of a message, branches of a TCC.
     pub steps: usize,
     /// Transactions at once.

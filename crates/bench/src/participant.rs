@@ -1,13 +1,16 @@
 //! The participants of a benchmark: one thread that says yes to everything, as cheaply as it can.
 //!
-//! Whatever is asked of it is answered 200 `{}`. A call of `/tell` is besides reported to whoever
-//! holds a connection to `/watch`: eight bytes each, the spread number of the gid. That is how the
-//! load generator learns that a transaction is over when it does not wait for the result.
+//! Whatever is asked of it over HTTP is answered 200 `{}`, over gRPC OK with an empty message. A call
+//! of `/tell` or of the method `Tell` is besides reported to whoever holds an HTTP connection to
+//! `/watch`: eight bytes each, the spread number of the gid. That is how the load generator learns
+//! that a transaction is over when it does not wait for the result.
 
 use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use bytes::Bytes;
+use dtmd_demo::grpc::server::{self as grpc, GrpcCall, GrpcReply, GrpcService};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
@@ -17,6 +20,8 @@ use crate::plan::{GID_BYTES, spread_of};
 
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+/// The gRPC service; its methods are Act, Tell and Undo.
+pub(crate) const SERVICE: &str = "/bench.Participant";
 /// The longest request that is read.
 const REQUEST_MAX_BYTES: usize = 1 << 20;
 /// What is not yet told is bounded: past it the watcher has long given up.
@@ -44,7 +49,19 @@ impl Tells {
     }
 }
 
-/// Serves on a free loopback port, which is printed, until stdin is closed: who started this
+impl GrpcService for Tells {
+    async fn call(&self, call: GrpcCall) -> GrpcReply {
+        if call.path.ends_with("/Tell")
+            && let Some(gid) = call.metadata.get("dtm-gid")
+            && let Some(spread) = spread_of(gid.as_bytes())
+        {
+            self.tell(spread);
+        }
+        GrpcReply::Message(Bytes::new())
+    }
+}
+
+/// Serves on free loopback ports, which are printed, until stdin is closed: who started this
 /// process holds the other end, so it does not outlive them.
 ///
 /// # Errors
@@ -52,10 +69,11 @@ impl Tells {
 /// No port can be had, or stdout is closed.
 pub async fn run() -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port")?;
-    let address = listener.local_addr()?;
+    let grpc_listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port")?;
     {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "listening on http://{address}")?;
+        writeln!(out, "listening on http://{}", listener.local_addr()?)?;
+        writeln!(out, "grpc on http://{}", grpc_listener.local_addr()?)?;
         out.flush()?;
     }
     let (end, ended) = oneshot::channel::<()>();
@@ -64,14 +82,15 @@ pub async fn run() -> anyhow::Result<()> {
         while std::io::stdin().read(&mut ignored).is_ok_and(|count| count > 0) {}
         drop(end);
     })?;
+    let tells = Arc::new(Tells::default());
     tokio::select! {
-        result = serve(listener) => result,
+        result = serve(listener, tells.clone()) => result,
+        never = grpc::serve(grpc_listener, tells) => match never {},
         _ = ended => Ok(()),
     }
 }
 
-async fn serve(listener: TcpListener) -> anyhow::Result<()> {
-    let tells = Arc::new(Tells::default());
+async fn serve(listener: TcpListener, tells: Arc<Tells>) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept connections")?;
         stream.set_nodelay(true)?;
@@ -154,7 +173,8 @@ mod tests {
     async fn requests_are_answered_also_in_pieces_and_tells_arrive() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener));
+        let tells = Arc::new(Tells::default());
+        let serving = tokio::spawn(serve(listener, tells.clone()));
         let mut watcher = TcpStream::connect(address).await.unwrap();
         watcher.write_all(b"GET /watch HTTP/1.1\r\n\r\n").await.unwrap();
         let mut caller = TcpStream::connect(address).await.unwrap();
@@ -170,6 +190,11 @@ mod tests {
         caller.read_exact(&mut answers).await.unwrap();
         assert_eq!(answers, [ANSWER, ANSWER].concat());
         assert_eq!(watcher.read_u64_le().await.map(number_of).unwrap(), 7);
+        let (path, mut metadata) = (format!("{SERVICE}/Tell"), http::HeaderMap::new());
+        metadata.insert("dtm-gid", gid(1, 8).parse().unwrap());
+        let reply = tells.call(GrpcCall { path, metadata, message: Bytes::new() }).await;
+        assert_eq!(reply, GrpcReply::Message(Bytes::new()));
+        assert_eq!(watcher.read_u64_le().await.map(number_of).unwrap(), 8);
         serving.abort();
     }
 }

@@ -1,5 +1,7 @@
 //! The requests of one transaction, prepared once: only the gid changes.
 
+mod over_grpc;
+
 use crate::options::Mode;
 
 /// Bytes of every gid a run uses: 6 hex digits of the run, 16 of the transaction.
@@ -39,9 +41,10 @@ pub(crate) fn number_of(spread: u64) -> u64 {
     spread.wrapping_mul(UNSPREAD)
 }
 
-/// A whole HTTP request with holes for the gid.
+/// A whole HTTP request, or a gRPC message behind its prefix, with holes for the gid.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
+    path: &'static str,
     bytes: Vec<u8>,
     holes: Vec<usize>,
 }
@@ -53,10 +56,18 @@ impl Template {
             "{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
              content-length: {length}\r\n\r\n{body}"
         );
-        let bytes = text.into_bytes();
+        Self::with_holes("", text.into_bytes())
+    }
+
+    fn with_holes(path: &'static str, bytes: Vec<u8>) -> Self {
         let windows = bytes.windows(GID_BYTES).enumerate();
         let holes = windows.filter(|(_, window)| *window == GID).map(|(at, _)| at).collect();
-        Self { bytes, holes }
+        Self { path, bytes, holes }
+    }
+
+    /// Returns the gRPC method; empty for HTTP, where the request says it.
+    pub(crate) fn path(&self) -> &'static str {
+        self.path
     }
 
     /// Writes the request for a gid over what `out` holds.
@@ -122,12 +133,7 @@ impl Plan {
                 requests
             }
         };
-        let tells = match (wait, mode) {
-            (true, _) => 0,
-            (false, Mode::Saga) => 1,
-            (false, Mode::Msg | Mode::Tcc) => u32::try_from(steps).unwrap_or(u32::MAX),
-        };
-        Self { requests, tells }
+        Self { requests, tells: tells(mode, steps, wait) }
     }
 
     /// The cheapest request there is, again and again.
@@ -149,6 +155,15 @@ impl Plan {
         );
         let body = with_steps(&common, 1, |_| format!(r#"{{"action":"{base}/act"}}"#));
         Self { requests: vec![Template::new("POST", host, "/api/dtmsvr/prepare", &body)], tells: 0 }
+    }
+}
+
+/// Returns how many calls make a transaction final that nobody waits for.
+fn tells(mode: Mode, steps: usize, wait: bool) -> u32 {
+    match (wait, mode) {
+        (true, _) => 0,
+        (false, Mode::Saga) => 1,
+        (false, Mode::Msg | Mode::Tcc) => u32::try_from(steps).unwrap_or(u32::MAX),
     }
 }
 

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::budgets::Budget;
-use crate::options::Mode;
+use crate::options::{Mode, Protocol};
 
 /// Latencies in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -48,6 +48,8 @@ pub struct Echo {
 pub struct Report {
     /// What was driven.
     pub mode: Mode,
+    /// Over which protocol.
+    pub protocol: Protocol,
     /// Steps, targets or branches.
     pub steps: usize,
     /// Transactions at once.
@@ -144,9 +146,10 @@ impl Report {
     fn title(&self) -> String {
         let wait = if self.wait { "waiting for the result" } else { "until all are final" };
         format!(
-            "{} of {}, {} store, {} at once, {wait}",
+            "{} of {} over {}, {} store, {} at once, {wait}",
             self.mode.as_str(),
             self.steps,
+            self.protocol.as_str(),
             self.store,
             self.concurrency
         )

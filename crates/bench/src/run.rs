@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::budgets::{self, Figures};
 use crate::generator::{Done, Load, Running};
 use crate::metrics::{Metrics, StoreCounts};
-use crate::options::BenchOptions;
+use crate::options::{BenchOptions, Protocol};
 use crate::plan::{self, Plan};
 use crate::procfs::{self, Usage};
 use crate::report::{CpuUs, Echo, LatencyUs, Report};
@@ -101,7 +101,8 @@ impl Bench<'_> {
     fn load(&self, plan: Plan, concurrency: usize, run: u32) -> Load {
         Load {
             plan,
-            address: self.server.address,
+            protocol: self.options.protocol,
+            address: self.server.address_for(self.options.protocol),
             watch: Some(self.participants.address),
             concurrency,
             run,
@@ -110,9 +111,15 @@ impl Bench<'_> {
     }
 
     fn transactions(&self, wait: bool) -> Plan {
-        let host = self.server.address.to_string();
-        let BenchOptions { mode, steps, .. } = *self.options;
-        Plan::transaction(mode, steps, wait, &host, &self.participants.base())
+        let BenchOptions { mode, protocol, steps, .. } = *self.options;
+        let base = self.participants.base(protocol);
+        match protocol {
+            Protocol::Http => {
+                let host = self.server.address.to_string();
+                Plan::transaction(mode, steps, wait, &host, &base)
+            }
+            Protocol::Grpc => Plan::grpc_transaction(mode, steps, wait, &base),
+        }
     }
 
     /// Returns how long anything short may take: long runs get longer ones.
@@ -133,8 +140,13 @@ impl Bench<'_> {
     }
 
     async fn bare_call(&self) -> Result<f64> {
-        let address = self.participants.address;
-        let load = self.load(Plan::bare_call(&address.to_string()), 1, self.run);
+        let protocol = self.options.protocol;
+        let address = self.participants.address_for(protocol);
+        let plan = match protocol {
+            Protocol::Http => Plan::bare_call(&address.to_string()),
+            Protocol::Grpc => Plan::grpc_bare_call(),
+        };
+        let load = self.load(plan, 1, self.run);
         let mut running = Running::start(Load { address, ..load }).await?;
         running.measure(true);
         running.run_for(self.short()).await;
@@ -142,11 +154,15 @@ impl Bench<'_> {
     }
 
     async fn echo(&self) -> Result<Echo> {
-        let plan = Plan::echo(&self.server.address.to_string());
+        let plan = match self.options.protocol {
+            Protocol::Http => Plan::echo(&self.server.address.to_string()),
+            Protocol::Grpc => Plan::grpc_echo(),
+        };
         let load = self.load(plan, self.options.concurrency, self.run);
         let window = self.window(Running::start(load).await?, self.short()).await?;
         if window.done.errors.count > 0 {
-            bail!("the server does not answer /api/ping: {}", window.done.errors.texts.join("; "));
+            let texts = window.done.errors.texts.join("; ");
+            bail!("the server does not answer the cheapest request: {texts}");
         }
         let each = |usage: Usage| per(usage.cpu, window.transactions);
         Ok(Echo {
@@ -238,6 +254,7 @@ impl Window {
             store.zip(flushes).map(|(store, flushes)| store.flush_seconds / flushes * 1e6);
         let mut report = Report {
             mode: options.mode,
+            protocol: options.protocol,
             steps: options.steps,
             concurrency: options.concurrency,
             wait: options.wait,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::budgets::{self, Budget};
 use crate::generator::{Load, Running};
-use crate::options::{BenchOptions, Mode};
+use crate::options::{BenchOptions, Mode, Protocol};
 use crate::plan::Plan;
 use crate::procfs;
 use crate::report::budget_table;
@@ -92,7 +92,7 @@ pub async fn restart(options: &BenchOptions, progress: &dyn Fn(&str)) -> Result<
         bail!("only a server that was started here can be killed: leave --target out");
     }
     let (finished, live) = (options.preload, options.preload / 10);
-    let (host, base) = (server.address.to_string(), participants.base());
+    let (host, base) = (server.address.to_string(), participants.base(Protocol::Http));
     progress(&format!("storing {finished} finished and {live} unfinished transactions"));
     let saga = Plan::transaction(Mode::Saga, options.steps, true, &host, &base);
     fill(&server, saga, 1, finished).await?;
@@ -117,7 +117,8 @@ pub async fn restart(options: &BenchOptions, progress: &dyn Fn(&str)) -> Result<
 
 async fn fill(server: &Measured, plan: Plan, run: u32, count_max: u64) -> Result<()> {
     let concurrency = FILL_CONCURRENCY;
-    let load = Load { plan, address: server.address, watch: None, concurrency, run, count_max };
+    let (protocol, address) = (Protocol::Http, server.address);
+    let load = Load { plan, protocol, address, watch: None, concurrency, run, count_max };
     let done = Running::start(load).await?.run_out().await;
     if done.errors.count > 0 {
         bail!("the store could not be filled: {}", done.errors.texts.join("; "));

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dtmd_demo::client::HttpClient;
-use dtmd_demo::process::{ServerOptions, ServerProcess, find_url};
+use dtmd_demo::process::{ServerOptions, ServerProcess, find_grpc, find_url};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::connection::Connection;
 use crate::metrics::Metrics;
-use crate::options::{BenchOptions, StoreChoice, Target};
+use crate::options::{BenchOptions, Protocol, StoreChoice, Target};
+use crate::participant::SERVICE;
 use crate::procfs;
 
 /// How long a request that is not part of the load may take.
@@ -26,6 +27,7 @@ pub(crate) struct Participants {
     // Its stdin is the leash: the process ends when it is closed.
     child: Child,
     pub(crate) address: SocketAddr,
+    grpc: SocketAddr,
 }
 
 impl Participants {
@@ -39,20 +41,35 @@ impl Participants {
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
         let stdout = child.stdout.take().context("the participants have no stdout")?;
-        let mut line = String::new();
-        tokio::time::timeout(PATIENCE, BufReader::new(stdout).read_line(&mut line))
-            .await
-            .context("the participants do not start")??;
-        let url = find_url(&line).context("the participants ended before they were ready")?;
-        Ok(Self { child, address: address_of(&url)? })
+        let mut lines = BufReader::new(stdout).lines();
+        let mut next = async || {
+            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+            line.context("the participants do not start")??
+                .context("the participants ended before they were ready")
+        };
+        let (first, second) = (next().await?, next().await?);
+        let url = find_url(&first).with_context(|| format!("participants said: {first}"))?;
+        let grpc = find_grpc(&second).with_context(|| format!("participants said: {second}"))?;
+        Ok(Self { child, address: address_of(&url)?, grpc })
     }
 
     pub(crate) fn pid(&self) -> Result<u32> {
         self.child.id().context("the participants have ended")
     }
 
-    pub(crate) fn base(&self) -> String {
-        format!("http://{}", self.address)
+    /// Returns what the URL of every branch begins with.
+    pub(crate) fn base(&self, protocol: Protocol) -> String {
+        match protocol {
+            Protocol::Http => format!("http://{}", self.address),
+            Protocol::Grpc => format!("{}{SERVICE}", self.grpc),
+        }
+    }
+
+    pub(crate) fn address_for(&self, protocol: Protocol) -> SocketAddr {
+        match protocol {
+            Protocol::Http => self.address,
+            Protocol::Grpc => self.grpc,
+        }
     }
 }
 
@@ -62,6 +79,7 @@ pub(crate) struct Measured {
     pub(crate) pid: Option<u32>,
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
+    grpc: Option<SocketAddr>,
     http: HttpClient,
 }
 
@@ -69,16 +87,20 @@ impl Measured {
     /// Starts a server, or looks at the one that is there.
     pub(crate) async fn start(options: &BenchOptions, folder: &Folder) -> Result<Self> {
         let http = HttpClient::new(PATIENCE);
-        if let Some(Target { url, pid }) = &options.target {
+        if let Some(Target { url, grpc, pid }) = &options.target {
             if let Some(pid) = pid {
                 procfs::usage(*pid)?;
             }
+            if options.protocol == Protocol::Grpc && grpc.is_none() {
+                bail!("--target-grpc ADDRESS:PORT is needed to drive {url} over gRPC");
+            }
             let url = url.trim_end_matches('/').to_owned();
-            return Ok(Self { process: None, pid: *pid, address: address_of(&url)?, url, http });
+            let address = address_of(&url)?;
+            return Ok(Self { process: None, pid: *pid, address, grpc: *grpc, url, http });
         }
         let mut server = ServerOptions::new(&options.binary, folder.store());
-        // Nothing of this run is called over gRPC, and its usual port may be another server's.
-        server.env.push(("GRPC_PORT".into(), "0".into()));
+        // The usual port may be another server's.
+        server.grpc_port = Some(0);
         server = match &options.store {
             StoreChoice::Embedded => server.args(["--store", "embedded"]),
             StoreChoice::Memory => server.args(["--store", "memory"]),
@@ -87,7 +109,16 @@ impl Measured {
         let process = ServerProcess::start(server).await?;
         let url = process.url().to_owned();
         let (pid, address) = (process.id(), address_of(&url)?);
-        Ok(Self { pid, process: Some(process), address, url, http })
+        let grpc = Some(process.grpc_address().await?);
+        Ok(Self { pid, process: Some(process), address, grpc, url, http })
+    }
+
+    /// Returns where transactions are sent to.
+    pub(crate) fn address_for(&self, protocol: Protocol) -> SocketAddr {
+        match (protocol, self.grpc) {
+            (Protocol::Grpc, Some(grpc)) => grpc,
+            (Protocol::Http, _) | (Protocol::Grpc, None) => self.address,
+        }
     }
 
     /// Returns its process's peak memory in KiB.

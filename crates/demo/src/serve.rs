@@ -144,7 +144,7 @@ pub(crate) fn query_pairs(query: Option<&str>) -> std::collections::BTreeMap<Str
 }
 
 /// Decodes `%XX` and `+`; what is not valid UTF-8 or not valid hex stays readable, never an error.
-fn percent_decode(text: &str) -> String {
+pub(crate) fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

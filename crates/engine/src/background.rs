@@ -81,6 +81,7 @@ async fn claim_once(core: &Arc<Core>, grace: Duration, limit: usize) -> usize {
             let count = globals.len();
             core.metrics.claimed.inc_by(count as u64);
             for global in globals {
+                dtmd_failpoint::hit("claim-done");
                 let gid = global.gid.clone();
                 let message = Message::Wake { claimed: Some(global) };
                 if core.send_spread(&gid, message).is_err() {

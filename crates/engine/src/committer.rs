@@ -5,6 +5,8 @@
 //! gather. The results cross back together too: one wake a batch each way, because waking a thread
 //! for every operation costs more than the disk does.
 //!
+//! A store that has nothing to wait for takes each change where it arises, instead.
+//!
 //! A lazy change does not ask for a flush; it rides in the next one, which comes within
 //! [`LAZY_WAIT`] at the latest.
 
@@ -42,13 +44,16 @@ pub(crate) enum CommitError {
 
 pub(crate) type Ack = oneshot::Receiver<Result<(), CommitError>>;
 type Acker = oneshot::Sender<Result<(), CommitError>>;
+/// A result, and who waits for it.
+type Done = (Acker, Result<(), CommitError>);
 type Job = Box<dyn for<'a> FnOnce(&'a dyn Store) -> BoxFuture<'a, ()> + Send>;
 
 struct Pending {
     write: Write,
     forced: bool,
     acker: Acker,
-    lane: Option<Arc<LaneInbox>>,
+    /// Which of the lanes it came by. Not the lane itself: two threads would count it to and fro.
+    lane: Option<usize>,
 }
 
 /// A handle to the committer; clones share it. The thread ends when [`Committer::stop`] is called.
@@ -58,9 +63,12 @@ pub(crate) struct Committer {
 }
 
 struct Shared {
+    store: Arc<dyn Store>,
     queue: Mutex<Queue>,
     /// Wakes the store's thread.
     filled: Condvar,
+    /// Never gets shorter.
+    lanes: Mutex<Vec<Arc<LaneInbox>>>,
     /// False from a failed commit until the store answers again.
     healthy: AtomicBool,
     metrics: Arc<Metrics>,
@@ -78,7 +86,6 @@ struct Queue {
     sleeping: bool,
     stopping: bool,
     stopped: bool,
-    lanes: Vec<Arc<LaneInbox>>,
     ended: Option<oneshot::Sender<()>>,
 }
 
@@ -89,8 +96,10 @@ impl Queue {
         if self.writes.is_empty() || !(self.forced || waited || self.stopping) {
             return None;
         }
-        let count = self.writes.len().min(BATCH_MAX);
-        let batch = self.writes.drain(..count).collect();
+        let batch = match self.writes.len() > BATCH_MAX {
+            true => self.writes.drain(..BATCH_MAX).collect(),
+            false => std::mem::take(&mut self.writes).into(),
+        };
         if self.writes.is_empty() {
             self.forced = false;
             self.lazy_until = None;
@@ -101,7 +110,7 @@ impl Queue {
 
 /// Results on their way back to a lane.
 struct LaneInbox {
-    done: Mutex<Vec<(Acker, Result<(), CommitError>)>>,
+    done: Mutex<Vec<Done>>,
     notify: Notify,
 }
 
@@ -110,6 +119,7 @@ struct Lane {
     /// Whose it is: a process may have several engines, and so may a thread.
     shared: Arc<Shared>,
     inbox: Arc<LaneInbox>,
+    index: usize,
     pending: RefCell<Vec<Pending>>,
     forced: RefCell<bool>,
 }
@@ -126,8 +136,10 @@ impl Committer {
     /// When the operating system gives no thread.
     pub(crate) fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
+            store: store.clone(),
             queue: Mutex::default(),
             filled: Condvar::new(),
+            lanes: Mutex::default(),
             healthy: AtomicBool::new(true),
             metrics,
         });
@@ -141,14 +153,19 @@ impl Committer {
     /// must be single-threaded.
     pub(crate) fn register_lane(&self) {
         let inbox = Arc::new(LaneInbox { done: Mutex::default(), notify: Notify::new() });
+        let index = {
+            let mut lanes = lock(&self.shared.lanes);
+            lanes.push(inbox.clone());
+            lanes.len() - 1
+        };
         let lane = Rc::new(Lane {
             shared: self.shared.clone(),
             inbox: inbox.clone(),
+            index,
             pending: RefCell::default(),
             forced: RefCell::new(false),
         });
         LANES.with(|lanes| lanes.borrow_mut().push(lane));
-        self.shared.queue().lanes.push(inbox.clone());
         tokio::spawn(run_lane(self.clone(), inbox));
     }
 
@@ -161,12 +178,17 @@ impl Committer {
     /// Hands a change over; it becomes durable in the order of the calls of one task.
     pub(crate) fn write(&self, write: Write, forced: bool) -> Ack {
         let (acker, ack) = oneshot::channel();
+        if let Some(result) = self.shared.store.commit_at_once(&write) {
+            self.shared.metrics.written_at_once(forced);
+            let _ = acker.send(result.map_err(CommitError::Refused));
+            return ack;
+        }
         let Some(lane) = self.lane() else {
-            self.shared.push(std::iter::once(Pending { write, forced, acker, lane: None }), forced);
+            self.shared.push(vec![Pending { write, forced, acker, lane: None }], forced);
             return ack;
         };
         let mut pending = lane.pending.borrow_mut();
-        pending.push(Pending { write, forced, acker, lane: Some(lane.inbox.clone()) });
+        pending.push(Pending { write, forced, acker, lane: Some(lane.index) });
         *lane.forced.borrow_mut() |= forced;
         if pending.len() == 1 {
             lane.inbox.notify.notify_one();
@@ -224,13 +246,17 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, writes: impl Iterator<Item = Pending>, forced: bool) {
+    fn push(&self, writes: Vec<Pending>, forced: bool) {
         let mut queue = self.queue();
         if queue.stopped {
             // Dropping the ackers tells their tasks.
             return;
         }
-        queue.writes.extend(writes);
+        if queue.writes.is_empty() {
+            queue.writes = writes.into();
+        } else {
+            queue.writes.extend(writes);
+        }
         queue.forced |= forced;
         if !forced && queue.lazy_until.is_none() {
             queue.lazy_until = Some(Instant::now() + LAZY_WAIT);
@@ -245,10 +271,12 @@ impl Shared {
         // Dropping the ackers and jobs tells their tasks.
         queue.writes.clear();
         queue.jobs.clear();
-        for lane in std::mem::take(&mut queue.lanes) {
+        let ended = queue.ended.take();
+        drop(queue);
+        for lane in lock(&self.lanes).iter() {
             lane.notify.notify_one();
         }
-        queue.ended.take()
+        ended
     }
 
     fn push_job(&self, job: Job) {
@@ -284,10 +312,15 @@ async fn run_lane(committer: Committer, inbox: Arc<LaneInbox>) {
         // The tasks that are ready now may have changes too.
         tokio::task::yield_now().await;
         let Some(lane) = committer.lane() else { return };
-        let pending = std::mem::take(&mut *lane.pending.borrow_mut());
+        let pending = {
+            let mut pending = lane.pending.borrow_mut();
+            // The next batch is about as large.
+            let next = Vec::with_capacity(pending.len().min(BATCH_MAX));
+            std::mem::replace(&mut *pending, next)
+        };
         let forced = std::mem::take(&mut *lane.forced.borrow_mut());
         if !pending.is_empty() {
-            committer.shared.push(pending.into_iter(), forced);
+            committer.shared.push(pending, forced);
         }
         let done = std::mem::take(&mut *lock(&inbox.done));
         for (acker, result) in done {
@@ -390,7 +423,9 @@ impl Worker {
             return self.answer(ackers, results);
         }
         let begun = Instant::now();
+        dtmd_failpoint::hit("commit-begins");
         let result = self.runtime.block_on(self.store.commit(&writes));
+        dtmd_failpoint::hit("commit-done");
         self.shared.metrics.flushed(writes.len(), forced, begun.elapsed());
         let results: Vec<Result<(), CommitError>> = match result {
             Ok(results) => {
@@ -435,27 +470,26 @@ impl Worker {
         }
     }
 
-    /// Sends each result to its lane, and wakes each lane once.
-    fn answer(
-        &self,
-        ackers: Vec<(Acker, Option<Arc<LaneInbox>>)>,
-        results: Vec<Result<(), CommitError>>,
-    ) {
-        let mut lanes: Vec<Arc<LaneInbox>> = Vec::new();
+    /// Sends each lane its results, and wakes it once.
+    fn answer(&self, ackers: Vec<(Acker, Option<usize>)>, results: Vec<Result<(), CommitError>>) {
+        let lanes = lock(&self.shared.lanes);
+        let mut done: Vec<Vec<Done>> = lanes.iter().map(|_| Vec::new()).collect();
         for ((acker, lane), result) in ackers.into_iter().zip(results) {
-            match lane {
+            match lane.and_then(|lane| done.get_mut(lane)) {
                 None => {
                     let _ = acker.send(result);
                 }
-                Some(lane) => {
-                    lock(&lane.done).push((acker, result));
-                    if !lanes.iter().any(|seen| Arc::ptr_eq(seen, &lane)) {
-                        lanes.push(lane);
-                    }
-                }
+                Some(done) => done.push((acker, result)),
             }
         }
-        for lane in lanes {
+        for (lane, done) in lanes.iter().zip(done).filter(|(_, done)| !done.is_empty()) {
+            let mut waiting = lock(&lane.done);
+            if waiting.is_empty() {
+                *waiting = done;
+            } else {
+                waiting.extend(done);
+            }
+            drop(waiting);
             lane.notify.notify_one();
         }
     }

@@ -37,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) destinations: Destinations,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: broadcast::Sender<Event>,
+    /// Somebody has listened to `events`: to ask the channel takes a lock that all threads share.
+    pub(crate) watched: AtomicBool,
     pub(crate) alerts: broadcast::Sender<Event>,
     pub(crate) alert_log: AlertLog,
     pub(crate) attempts: Attempts,
@@ -80,6 +82,7 @@ impl Core {
             timers: Timers::default(),
             metrics,
             events: broadcast::channel(EVENTS_MAX).0,
+            watched: AtomicBool::new(false),
             alerts: broadcast::channel(EVENTS_MAX).0,
             alert_log: AlertLog::default(),
             attempts: Attempts::default(),
@@ -108,6 +111,11 @@ impl Core {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// Returns whether anybody listens to the events.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed) && self.events.receiver_count() > 0
     }
 
     pub(crate) fn active_count(&self) -> usize {

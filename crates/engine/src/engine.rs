@@ -392,6 +392,11 @@ impl Engine {
         }
     }
 
+    /// Looks at the store for an operator; may take seconds.
+    pub async fn examine_store(&self) -> Vec<dtmd_store::Check> {
+        self.core.store.examine().await
+    }
+
     /// Returns what the store is.
     pub fn store_info(&self) -> StoreInfo {
         self.core.store.info()
@@ -409,7 +414,9 @@ impl Engine {
 
     /// Listens to what happens. A listener that is too slow misses events, and is told so.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.core.events.subscribe()
+        let listener = self.core.events.subscribe();
+        self.core.watched.store(true, Ordering::Relaxed);
+        listener
     }
 
     /// Listens to branches that keep failing, apart from all other events.

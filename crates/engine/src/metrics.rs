@@ -1,10 +1,11 @@
 //! Every metric's name and labels, in one place. No label ever holds text from a request.
 
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use dtmd_protocol::{GlobalStatus, Outcome, TransType};
+use dtmd_protocol::{GlobalStatus, Op, Outcome, TransType};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -70,10 +71,61 @@ struct AlertResult {
 type SecondsGauge = Gauge<f64, AtomicU64>;
 type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
+/// Series that are counted for every transaction, looked up in their families once: a look-up hashes
+/// every label. One that was never counted does not exist.
+#[derive(Default)]
+struct Found {
+    /// By type and whether it succeeded.
+    ended: [[OnceLock<(Counter, Histogram)>; 2]; TYPES],
+    /// By type and outcome: the seconds, and by operation the count.
+    called: [[OnceLock<Histogram>; OUTCOMES]; TYPES],
+    branches: [[[OnceLock<Counter>; OUTCOMES]; OPS]; TYPES],
+}
+
+const TYPES: usize = 5;
+const OUTCOMES: usize = 5;
+const OPS: usize = 9;
+
+fn type_index(trans_type: TransType) -> usize {
+    match trans_type {
+        TransType::Saga => 0,
+        TransType::Tcc => 1,
+        TransType::Xa => 2,
+        TransType::Msg => 3,
+        TransType::Workflow => 4,
+    }
+}
+
+fn op_index(op: &Op) -> usize {
+    match op {
+        Op::Action => 0,
+        Op::Compensate => 1,
+        Op::Try => 2,
+        Op::Confirm => 3,
+        Op::Cancel => 4,
+        Op::Commit => 5,
+        Op::Rollback => 6,
+        Op::Msg => 7,
+        Op::Named(_) => 8,
+    }
+}
+
+/// Returns an outcome's index and its word.
+fn outcome_label(outcome: &Outcome) -> (usize, &'static str) {
+    match outcome {
+        Outcome::Success => (0, "ok"),
+        Outcome::Failure(_) => (1, "fail"),
+        Outcome::Ongoing => (2, "ongoing"),
+        Outcome::Unknown(_) => (3, "unknown"),
+        Outcome::Postponed(_) => (4, "postponed"),
+    }
+}
+
 /// The server's metrics: DTM's six names with their documented meaning (spec 06 §5, without the
 /// unbounded labels of spec 07 D19), and ours.
 pub struct Metrics {
     registry: Registry,
+    found: Found,
     requests: Family<Request, Counter>,
     request_seconds: HistogramFamily<Duration_>,
     transactions: Family<ModelStatus, Counter>,
@@ -113,6 +165,7 @@ impl Metrics {
         info.get_or_create(&ServerInfo { version: env!("CARGO_PKG_VERSION") }).set(1);
         let metrics = Self {
             registry: Registry::default(),
+            found: Found::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             transactions: Family::default(),
@@ -244,31 +297,41 @@ impl Metrics {
     }
 
     pub(crate) fn ended(&self, trans_type: TransType, status: GlobalStatus, age: Duration) {
-        let model = trans_type.as_str();
-        let status = if status == GlobalStatus::Succeed { "ok" } else { "fail" };
-        self.transactions.get_or_create(&ModelStatus { model, status }).inc();
-        self.transaction_seconds.get_or_create(&Model { model }).observe(age.as_secs_f64());
+        let succeed = status == GlobalStatus::Succeed;
+        let found = &self.found.ended[type_index(trans_type)][usize::from(succeed)];
+        let (count, seconds) = found.get_or_init(|| {
+            let model = trans_type.as_str();
+            let status = if succeed { "ok" } else { "fail" };
+            let count = self.transactions.get_or_create_owned(&ModelStatus { model, status });
+            (count, self.transaction_seconds.get_or_create_owned(&Model { model }))
+        });
+        count.inc();
+        seconds.observe(age.as_secs_f64());
     }
 
     pub(crate) fn branch_called(
         &self,
         trans_type: TransType,
-        op: &'static str,
+        op: &Op,
         outcome: &Outcome,
         elapsed: Duration,
     ) {
         let model = trans_type.as_str();
-        let status = match outcome {
-            Outcome::Success => "ok",
-            Outcome::Failure(_) => "fail",
-            Outcome::Ongoing => "ongoing",
-            Outcome::Unknown(_) => "unknown",
-            Outcome::Postponed(_) => "postponed",
-        };
-        let label = BranchCall { model, branchtype: op, status };
-        self.branches.get_or_create(&label).inc();
-        let label = ModelStatus { model, status };
-        self.branch_seconds.get_or_create(&label).observe(elapsed.as_secs_f64());
+        let (type_at, (outcome_at, status)) = (type_index(trans_type), outcome_label(outcome));
+        let count = self.found.branches[type_at][op_index(op)][outcome_at].get_or_init(|| {
+            let label = BranchCall { model, branchtype: op.label(), status };
+            self.branches.get_or_create_owned(&label)
+        });
+        count.inc();
+        let seconds = self.found.called[type_at][outcome_at].get_or_init(|| {
+            self.branch_seconds.get_or_create_owned(&ModelStatus { model, status })
+        });
+        seconds.observe(elapsed.as_secs_f64());
+    }
+
+    pub(crate) fn written_at_once(&self, forced: bool) {
+        self.flushed.inc();
+        self.forced.inc_by(u64::from(forced));
     }
 
     pub(crate) fn flushed(&self, changes: usize, forced: usize, elapsed: Duration) {
@@ -316,7 +379,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.request("http", "submit", true, Duration::from_millis(1));
         metrics.ended(TransType::Saga, GlobalStatus::Succeed, Duration::from_millis(1));
-        metrics.branch_called(TransType::Saga, "action", &Outcome::Success, Duration::ZERO);
+        metrics.branch_called(TransType::Saga, &Op::Action, &Outcome::Success, Duration::ZERO);
         let text = metrics.encode();
         for name in [
             "dtm_server_info{",

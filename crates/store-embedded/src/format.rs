@@ -179,6 +179,15 @@ impl BatchBuilder {
         Self { bytes: vec![0; BATCH_HEADER], records: Vec::new() }
     }
 
+    /// Returns a batch with room for so many records of the usual length.
+    pub(crate) fn for_records(records: usize) -> Self {
+        /// A whole record of a saga of two steps has about 700 bytes, a change about 60.
+        const USUAL_BYTES: usize = 512;
+        let mut bytes = Vec::with_capacity(BATCH_HEADER + records * USUAL_BYTES);
+        bytes.resize(BATCH_HEADER, 0);
+        Self { bytes, records: Vec::with_capacity(records) }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -201,7 +210,7 @@ impl BatchBuilder {
     ) -> Result<Place, E> {
         let start = self.bytes.len();
         let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.extend([0; RECORD_HEADER]);
+        bytes.extend_from_slice(&[0; RECORD_HEADER]);
         bytes.push(kind as u8);
         push_varint(&mut bytes, number);
         self.bytes = write(bytes)?;

@@ -74,8 +74,11 @@ pub(crate) enum Found {
 pub(crate) struct Index {
     hasher: RandomState,
     pub(crate) slots: Slots,
-    /// All gids' hashes, with their numbers. A tree, not a table: it never stops to grow.
+    /// Finished globals' gids as hashes, with their numbers. A tree, not a table: it never stops to
+    /// grow.
     by_hash: BTreeSet<(u64, u64)>,
+    /// The numbers of unfinished ones: asked for with every change.
+    live_gids: HashMap<Gid, u64>,
     pub(crate) live: HashMap<u64, Live>,
     due: BTreeSet<(Timestamp, u64)>,
     pub(crate) kv: BTreeMap<(String, String), KvEntry>,
@@ -114,15 +117,12 @@ impl Index {
     }
 
     pub(crate) fn find(&self, gid: &Gid) -> Found {
-        let hash = self.hash(gid.as_str());
-        let mut finished = Vec::new();
-        for (_, number) in self.by_hash.range((hash, 0)..=(hash, u64::MAX)) {
-            match self.live.get(number) {
-                Some(live) if live.global.gid == *gid => return Found::Live(*number),
-                Some(_) => {}
-                None => finished.push(*number),
-            }
+        if let Some(number) = self.live_gids.get(gid) {
+            return Found::Live(*number);
         }
+        let hash = self.hash(gid.as_str());
+        let same_hash = self.by_hash.range((hash, 0)..=(hash, u64::MAX));
+        let finished: Vec<u64> = same_hash.map(|(_, number)| *number).collect();
         if finished.is_empty() { Found::Nothing } else { Found::Finished(finished) }
     }
 
@@ -138,7 +138,7 @@ impl Index {
         self.remove(number);
         let event = PutEvent::of(number, &live.global);
         let slot = self.slot(&event, Use::Live, Location::default());
-        self.by_hash.insert((slot.hash, number));
+        self.live_gids.insert(live.global.gid.clone(), number);
         self.count(&slot, 1);
         self.slots.set(number, slot);
         self.first_live.fetch_min(number, Ordering::Relaxed);
@@ -180,16 +180,19 @@ impl Index {
     /// Takes a global out of everything.
     pub(crate) fn remove(&mut self, number: u64) {
         let Some(slot) = self.slots.remove(number) else { return };
-        self.by_hash.remove(&(slot.hash, number));
         self.count(&slot, -1);
         match self.live.remove(&number) {
             Some(live) => {
+                self.live_gids.remove(&live.global.gid);
                 self.due.remove(&(live.due, number));
                 for at in live.chain {
                     self.release(at);
                 }
             }
-            None => self.release(slot.at),
+            None => {
+                self.by_hash.remove(&(slot.hash, number));
+                self.release(slot.at);
+            }
         }
     }
 

@@ -91,7 +91,9 @@ impl Log {
         // A batch that was cut off by a full disk is not whole, and the next one is written over
         // it with the same sequence number.
         current.file.write_at(bytes, self.offset).map_err(unknown_unless_full)?;
+        dtmd_failpoint::hit("log-written");
         current.file.sync().map_err(AppendError::Unknown)?;
+        dtmd_failpoint::hit("log-synced");
         let segment = current.header.id;
         let appended = Appended { segment, offset: self.offset, begun, end: self.offset + length };
         self.offset += length;
@@ -125,6 +127,7 @@ impl Log {
                 segment.file.write_at(bytes, offset)?;
             }
             segment.file.sync()?;
+            dtmd_failpoint::hit("segment-written");
             self.disk.rename(&name, &segment_name(header.id))
         };
         if let Err(error) = write() {
@@ -132,7 +135,9 @@ impl Log {
             let _ = self.disk.remove(&name);
             return Err(unknown_unless_full(error));
         }
+        dtmd_failpoint::hit("segment-renamed");
         self.disk.sync_names().map_err(AppendError::Unknown)?;
+        dtmd_failpoint::hit("segment-begun");
         Ok(segment)
     }
 }

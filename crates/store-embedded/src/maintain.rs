@@ -147,6 +147,7 @@ fn write_hints(shared: &Shared) -> Result<(), StoreError> {
         };
         let Some((file, end, Some(after))) = next else { return Ok(()) };
         write_hint(shared, &file, after.first_seq, end)?;
+        dtmd_failpoint::hit("hint-written");
         if let Some(segment) = shared.index_mut().segments.get_mut(&file.header.id) {
             segment.hinted = true;
         }
@@ -182,6 +183,7 @@ fn compact_oldest(shared: &Shared) -> Result<bool, StoreError> {
     };
     if needed > 0 {
         empty(shared, id)?;
+        dtmd_failpoint::hit("segment-emptied");
     }
     retire(shared, id)
 }
@@ -190,7 +192,8 @@ fn compact_oldest(shared: &Shared) -> Result<bool, StoreError> {
 fn is_worth_it(index: &Index, needed: u64, written: u64) -> bool {
     /// Below it, there is nothing to gain.
     const SEGMENTS_MIN: usize = 4;
-    if needed.saturating_mul(4) <= written {
+    let percent = dtmd_failpoint::value("compaction_percent").unwrap_or(25);
+    if needed.saturating_mul(100) <= written.saturating_mul(percent) {
         return true;
     }
     let all_needed: u64 = index.segments.values().map(|segment| segment.needed).sum();
@@ -318,6 +321,7 @@ fn retire(shared: &Shared, id: u32) -> Result<bool, StoreError> {
     push_value(&mut batch, Kind::Retire, &(id + 1))?;
     let next_number = shared.index().next_number;
     shared.append(&mut writer, &mut batch, next_number, doing)?;
+    dtmd_failpoint::hit("segment-retired");
     writer.log.oldest = id + 1;
     let Some(segment) = shared.index_mut().segments.remove(&id) else { return Ok(false) };
     drop(writer);

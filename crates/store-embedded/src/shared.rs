@@ -91,6 +91,8 @@ impl Signal {
 impl Shared {
     /// Reads the directory, and makes it ready to be written to.
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
+        let segment_bytes = dtmd_failpoint::value("segment_bytes").unwrap_or(options.segment_bytes);
+        let options = Options { segment_bytes, ..options };
         if !(4096..=1 << 30).contains(&options.segment_bytes) {
             return Err(OpenError::Options { segment_bytes: options.segment_bytes });
         }
@@ -114,6 +116,7 @@ impl Shared {
         if let Some(tail) = &loaded.tail {
             tail.make_durable().map_err(failed("making the last batch durable"))?;
         }
+        dtmd_failpoint::hit("store-loaded");
         let log = log_of(&disk, &spares, &options, &loaded);
         Ok(Self {
             disk,

@@ -70,13 +70,15 @@ enum Recorded {
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) fn new(index: &'a Index) -> Self {
+    /// Returns a batch that is going to have so many writes.
+    pub(crate) fn new(index: &'a Index, writes: usize) -> Self {
         let outcome = Staged {
-            batch: BatchBuilder::new(),
+            batch: BatchBuilder::for_records(writes),
             next_number: index.next_number,
-            changes: Vec::new(),
+            changes: Vec::with_capacity(writes),
         };
-        Self { index, globals: HashMap::new(), keys: HashMap::new(), outcome }
+        let globals = HashMap::with_capacity(writes);
+        Self { index, globals, keys: HashMap::new(), outcome }
     }
 
     pub(crate) fn finish(self) -> Staged {

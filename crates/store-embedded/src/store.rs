@@ -204,7 +204,7 @@ impl Store for EmbeddedStore {
         let mut staged = {
             // Only who has the writer changes the index, so it stays as it was decided on.
             let index = self.shared.index();
-            let mut stage = Stage::new(&index);
+            let mut stage = Stage::new(&index, batch.len());
             for write in batch {
                 results.push(match stage.stage(write) {
                     Ok(()) => Ok(()),

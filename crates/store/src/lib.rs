@@ -20,5 +20,6 @@ mod store;
 pub use error::{BoxError, StoreError, WriteError};
 pub use memory::MemoryStore;
 pub use store::{
-    Claim, Kv, KvPage, Lease, ListFilter, ListPage, Oldest, Purge, Store, StoreInfo, Totals, Write,
+    Check, Claim, Health, Kv, KvPage, Lease, ListFilter, ListPage, Oldest, Purge, Store, StoreInfo,
+    Totals, Write,
 };

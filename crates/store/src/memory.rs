@@ -16,6 +16,7 @@ use crate::store::{
 pub struct MemoryStore {
     // A std mutex: every critical section is a few map operations, none spans an await.
     state: Mutex<State>,
+    in_batches: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +43,12 @@ impl MemoryStore {
     /// Returns an empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns an empty store that takes changes in batches only, as one with a device does: for
+    /// tests of who hands them over.
+    pub fn in_batches() -> Self {
+        Self { in_batches: true, ..Self::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -191,6 +198,10 @@ impl Store for MemoryStore {
     async fn commit(&self, batch: &[Write]) -> Result<Vec<Result<(), WriteError>>, StoreError> {
         let mut state = self.state();
         Ok(batch.iter().map(|write| state.apply(write)).collect())
+    }
+
+    fn commit_at_once(&self, write: &Write) -> Option<Result<(), WriteError>> {
+        (!self.in_batches).then(|| self.state().apply(write))
     }
 
     async fn load(&self, gid: &Gid) -> Result<Option<Arc<Global>>, StoreError> {

@@ -105,7 +105,28 @@ pub fn from_json(json: &str) -> Result<Global, RecordError> {
 /// Appends the version and a record to `out`.
 fn write<T: serde::Serialize>(record: &T, mut out: Vec<u8>) -> Result<Vec<u8>, RecordError> {
     out.push(FORMAT_VERSION);
-    postcard::to_extend(record, out).map_err(RecordError::malformed)
+    postcard::serialize_with_flavor(record, Appending(out)).map_err(RecordError::malformed)
+}
+
+/// Appends to a vector, pieces as pieces: the library's own way copies byte by byte.
+struct Appending(Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appending {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// Reads a record of a known version, to its last byte.

@@ -154,6 +154,39 @@ pub struct StoreInfo {
     pub durable: bool,
 }
 
+/// How something about a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// As it should be.
+    Good,
+    /// It works, and may lose what was acknowledged, or be slow, or surprise.
+    Warning,
+    /// It does not work.
+    Bad,
+}
+
+impl Health {
+    /// Returns the word for it: `good`, `warning` or `bad`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// One thing that was looked at for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What, in a word or two: `durability`.
+    pub name: &'static str,
+    /// How it is.
+    pub health: Health,
+    /// What was found, and what to do about it; without secrets.
+    pub text: String,
+}
+
 /// What has waited longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Oldest {
@@ -185,6 +218,14 @@ pub trait Store: Send + Sync {
     ///   acknowledges none and reloads before it acts.
     async fn commit(&self, batch: &[Write]) -> Result<Vec<Result<(), WriteError>>, StoreError>;
 
+    /// Makes one change at once, if this store never waits for a device, a network or another
+    /// thread: then it is called instead of [`Store::commit`], by any thread, at any time. A store
+    /// returns always `Some` or always `None`.
+    fn commit_at_once(&self, write: &Write) -> Option<Result<(), WriteError>> {
+        let _ = write;
+        None
+    }
+
     /// Returns a global, with everything that was committed before the call.
     async fn load(&self, gid: &Gid) -> Result<Option<Arc<Global>>, StoreError>;
 
@@ -214,6 +255,12 @@ pub trait Store: Send + Sync {
     /// Returns what has waited longest. Cheap, for gauges; a store that cannot tell says nothing.
     async fn oldest(&self) -> Result<Oldest, StoreError> {
         Ok(Oldest::default())
+    }
+
+    /// Looks at everything an operator should know: reachability, schema, clocks, persistence. May
+    /// take seconds. A store with nothing to tell says nothing.
+    async fn examine(&self) -> Vec<Check> {
+        Vec::new()
     }
 
     /// Deletes globals that ended before a time, at most `limit`. Never an unfinished one.

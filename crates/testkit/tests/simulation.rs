@@ -1,5 +1,10 @@
 //! The simulator, and the mistakes that it must find.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Write as _;
+use std::time::{Instant, SystemTime};
+
 use dtmd_testkit::Bug;
 use dtmd_testkit::sim::{Played, Report, SimOptions, play};
 
@@ -26,11 +31,30 @@ fn play_all(from: u64, count: u64) -> Report {
     report
 }
 
+/// Worlds of the ordinary run, with seeds that are always the same.
+const WORLDS: u64 = 41_500;
+/// And worlds with seeds that are new each time.
+const NEW_WORLDS: u64 = 200;
+
 #[test]
 fn no_fault_breaks_an_invariant_and_everything_ends() {
-    let report = play_all(1, 8_000);
-    assert!(report.transactions > 150_000, "{report}");
-    assert!(report.crashes() > 25_000, "{report}");
+    let begun = Instant::now();
+    let mut report = play_all(1, WORLDS);
+    let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let new = today << 20;
+    report.merge(&play_all(new, NEW_WORLDS));
+    let seconds = begun.elapsed().as_secs_f64();
+    let told: Vec<String> = report.lines();
+    let mut out = std::io::stderr();
+    let _ = writeln!(
+        out,
+        "simulation: seeds 1 to {WORLDS} and {NEW_WORLDS} from {new}, {seconds:.0} s"
+    );
+    for line in told {
+        let _ = writeln!(out, "simulation: {line}");
+    }
+    assert!(report.transactions > 1_000_000, "{report}");
+    assert!(report.crashes() > 150_000, "{report}");
     assert_eq!(report.missing(), Vec::<String>::new(), "{report}");
 }
 

@@ -34,6 +34,11 @@ impl Zone {
         let offset = hours.and_then(|hours| FixedOffset::east_opt(hours * 3600));
         offset.map(Self).ok_or_else(|| BadZone(text.to_owned()))
     }
+
+    /// Returns how far it is east of UTC, in seconds.
+    pub fn offset_seconds(&self) -> i32 {
+        self.0.local_minus_utc()
+    }
 }
 
 impl Default for Zone {

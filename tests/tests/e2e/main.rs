@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod defects;
+mod demo;
 mod documents;
 mod kill_loop;
 mod modes;

@@ -147,7 +147,9 @@ async fn run(
     let Some((_, op, change)) = ENDPOINTS.iter().find(|(known, ..)| *known == path) else {
         return BranchAnswer::unknown(StatusCode::NOT_FOUND, "no such endpoint");
     };
-    if *op != branch.op {
+    // A workflow calls its compensations `rollback` (spec 04 §7).
+    let asked = if branch.op == "rollback" { "compensate" } else { branch.op.as_str() };
+    if *op != asked {
         let text = format!("{path} serves the op {op}, but the call says {}", branch.op);
         return BranchAnswer::unknown(StatusCode::BAD_REQUEST, &text);
     }

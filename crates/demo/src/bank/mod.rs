@@ -13,15 +13,18 @@
 //! | `POST /open` `{account, balance}`, `POST /control` [`Fault`] or `{"clear":true}` | | |
 //!
 //! Bodies of branch calls are `{"account":"…","amount":n}`; the branch is named by the query
-//! parameters of spec 02 §4.2. Answers: 200, 409 with FAILURE, 425 with ONGOING, 500.
+//! parameters of spec 02 §4.2. Answers: 200, 409 with FAILURE, 425 with ONGOING, 500. On a port of
+//! its own the bank serves the same branches over gRPC, XA excepted ([`grpc_method`]).
 
 pub mod barrier;
 mod calls;
 mod faults;
 mod ledger;
+mod over_grpc;
 mod process;
 mod report;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::grpc::server as grpc;
 use crate::serve::{self, Handler, Reply, WholeRequest, query_pairs};
 use crate::xa::XaLedger;
 use barrier::BranchContext;
@@ -42,7 +46,8 @@ pub use barrier::{Admission, LocalOutcome};
 use faults::Faults;
 pub use faults::{Fault, FaultKind};
 pub use ledger::{Account, Change, Ledger, LedgerError, Totals};
-pub use process::{BANK_READY, BANK_XA_URL, BankArgs, run_process};
+pub use over_grpc::{BANK_SERVICE, grpc_method};
+pub use process::{BANK_GRPC, BANK_READY, BANK_XA_URL, BankArgs, run_process};
 use report::Counters;
 pub use report::{CallReport, Stats};
 
@@ -93,8 +98,11 @@ impl BankConfig {
 pub struct Bank {
     /// Its base URL, without a slash at the end.
     pub url: String,
+    /// Where it serves gRPC, `ADDRESS:PORT`.
+    pub grpc: String,
     service: Arc<Service>,
     task: JoinHandle<()>,
+    grpc_task: JoinHandle<()>,
 }
 
 impl Bank {
@@ -107,14 +115,18 @@ impl Bank {
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
             format!("the bank {} cannot listen on {}", config.name, config.listen)
         })?;
-        let mut address = listener.local_addr()?;
-        if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
+        let grpc_listener = TcpListener::bind((config.listen.ip(), 0))
+            .await
+            .with_context(|| format!("the bank {} finds no port for gRPC", config.name))?;
+        let (address, grpc) = (reachable(&listener)?, reachable(&grpc_listener)?);
         let service = Arc::new(Service::open(config).await?);
         let handler = Arc::clone(&service);
         let task = tokio::spawn(async move { match serve::serve(listener, handler).await {} });
-        Ok(Self { url: format!("http://{address}"), service, task })
+        let handler = Arc::clone(&service);
+        let grpc_task =
+            tokio::spawn(async move { match grpc::serve(grpc_listener, handler).await {} });
+        let (url, grpc) = (format!("http://{address}"), grpc.to_string());
+        Ok(Self { url, grpc, service, task, grpc_task })
     }
 
     /// The bank's balances and barrier, for checks beside the HTTP interface.
@@ -139,7 +151,17 @@ impl Bank {
 impl Drop for Bank {
     fn drop(&mut self) {
         self.task.abort();
+        self.grpc_task.abort();
     }
+}
+
+/// Returns where a listener can be reached from this machine.
+fn reachable(listener: &TcpListener) -> std::io::Result<SocketAddr> {
+    let mut address = listener.local_addr()?;
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(address)
 }
 
 #[derive(Debug)]
@@ -276,17 +298,20 @@ impl Service {
     }
 
     /// Handles a branch call: reports and counts it, whatever it comes to.
-    async fn branch_call(&self, request: &WholeRequest) -> Reply {
+    async fn branch_call(
+        &self,
+        path: &str,
+        pairs: &BTreeMap<String, String>,
+        body: &[u8],
+    ) -> Reply {
         let begun = Instant::now();
-        let pairs = query_pairs(request.uri().query());
-        let branch = match BranchContext::from_query(&pairs) {
+        let branch = match BranchContext::from_query(pairs) {
             Ok(branch) => branch,
             Err(error) => return bad_request(&error.to_string()),
         };
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
         self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-        let path = request.uri().path();
-        let (answer, order) = calls::handle(self, path, &branch, &pairs, request.body()).await;
+        let (answer, order) = calls::handle(self, path, &branch, pairs, body).await;
         let ms = (begun.elapsed().as_secs_f64() * 10_000.0).round() / 10.0;
         let report = CallReport {
             bank: self.name.clone(),
@@ -323,9 +348,11 @@ impl Handler for Service {
             (&Method::GET, "/stats") => ok(json!(self.counters.read())),
             (&Method::POST, "/open") => self.open_account(request.body()).await,
             (&Method::POST, "/control") => self.control(request.body()),
-            (&Method::GET, "/query-prepared") => self.branch_call(&request).await,
+            (&Method::GET, path @ "/query-prepared") => {
+                self.branch_call(path, &query_pairs(query), request.body()).await
+            }
             (&Method::POST, path) if calls::is_branch_path(path) => {
-                self.branch_call(&request).await
+                self.branch_call(path, &query_pairs(query), request.body()).await
             }
             (method, path) => {
                 let text = format!("the bank has no {method} {path}");

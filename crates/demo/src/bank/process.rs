@@ -12,6 +12,8 @@ use super::{Bank, BankConfig, CallReport};
 
 /// The member of a bank process's first line that carries its URL.
 pub const BANK_READY: &str = "url";
+/// The member of that line that carries the address of its gRPC interface.
+pub const BANK_GRPC: &str = "grpc";
 /// The environment variable with the database of XA branches: a URL may hold a password, which
 /// does not belong into the list of processes.
 pub const BANK_XA_URL: &str = "DTMD_BANK_XA_URL";
@@ -93,7 +95,9 @@ pub async fn run_process(args: Vec<String>) -> anyhow::Result<()> {
         reports: Some(reports),
     })
     .await?;
-    print_line(&json!({ "bank": args.name, BANK_READY: bank.url }).to_string())?;
+    print_line(
+        &json!({ "bank": args.name, BANK_READY: bank.url, BANK_GRPC: bank.grpc }).to_string(),
+    )?;
     while let Some(report) = received.recv().await {
         print_line(&serde_json::to_string(&report)?)?;
     }

@@ -1,4 +1,4 @@
-//! The flows of an application (spec 04 §2–5) over the server's HTTP API.
+//! The flows of an application (spec 04 §2–5) over the server's HTTP API, or over gRPC.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use super::http::{Answer, HttpClient, HttpError, Outcome};
 use super::model::{
     Msg, Saga, TccBranch, TransOptions, Transaction, XaBranch, head, msg_body, saga_body,
 };
+use crate::grpc::client::{GrpcClient, GrpcError};
 
 /// How often [`DtmClient::wait_final`] asks.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -19,6 +20,9 @@ pub enum FlowError {
     /// There was no answer.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// There was no answer over gRPC.
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
     /// The server or a branch refused for good.
     #[error("{what} was refused: {text}")]
     Failure {
@@ -52,6 +56,8 @@ pub enum FlowError {
 pub struct DtmClient {
     base: String,
     http: HttpClient,
+    /// The server's gRPC address, if flows go over that.
+    grpc: Option<String>,
 }
 
 impl DtmClient {
@@ -59,7 +65,25 @@ impl DtmClient {
     #[must_use]
     pub fn new(url: &str) -> Self {
         let base = format!("{}/api/dtmsvr", url.trim_end_matches('/'));
-        Self { base, http: HttpClient::default() }
+        Self { base, http: HttpClient::default(), grpc: None }
+    }
+
+    /// Lets flows go over gRPC, to the server at this `ADDRESS:PORT`; queries stay HTTP, for there
+    /// are none over gRPC.
+    #[must_use]
+    pub fn over_grpc(mut self, address: &str) -> Self {
+        self.grpc = Some(address.to_owned());
+        self
+    }
+
+    /// The server's gRPC address, if flows go over that.
+    #[must_use]
+    pub fn grpc_server(&self) -> Option<&str> {
+        self.grpc.as_deref()
+    }
+
+    pub(super) fn grpc_client(&self) -> GrpcClient {
+        GrpcClient::default()
     }
 
     /// The server's API prefix, as branches get it in the parameter `dtm`.
@@ -95,7 +119,10 @@ impl DtmClient {
     }
 
     async fn operation(&self, operation: &str, body: &Value) -> Result<(), FlowError> {
-        check(operation, &self.post(operation, body).await?)
+        match &self.grpc {
+            Some(server) => self.grpc_operation(server, operation, body).await,
+            None => check(operation, &self.post(operation, body).await?),
+        }
     }
 
     /// Submits a saga.
@@ -164,8 +191,8 @@ impl DtmClient {
         branch_id: &str,
         branch: &TccBranch,
     ) -> Result<(), FlowError> {
-        let url = branch_url(&branch.try_url, &self.base, "tcc", gid, branch_id, "try");
-        check(&format!("try {branch_id}"), &self.http.post(&url, &branch.payload).await?)
+        let names = ("tcc", gid, branch_id, "try");
+        self.call_branch(&branch.try_url, names, Some(&branch.payload)).await
     }
 
     /// Runs a TCC: prepare, then register and try each branch, then submit. If a branch fails the
@@ -254,8 +281,7 @@ impl DtmClient {
     /// # Errors
     /// It refused, or nobody knows: then query-prepared decides.
     pub async fn call_local(&self, gid: &str, url: &str, payload: &Value) -> Result<(), FlowError> {
-        let url = branch_url(url, &self.base, "msg", gid, "00", "msg");
-        check("the local transaction", &self.http.post(&url, payload).await?)
+        self.call_branch(url, ("msg", gid, "00", "msg"), Some(payload)).await
     }
 
     /// Runs a two-phase message (spec 04 §5): prepare, local transaction, then submit or abort;
@@ -268,10 +294,7 @@ impl DtmClient {
         let done = self.call_local(gid, local.0, local.1).await;
         let decided = match &done {
             Ok(()) | Err(FlowError::Failure { .. }) => done,
-            Err(_) => {
-                let url = branch_url(&msg.query_prepared, &self.base, "msg", gid, "00", "msg");
-                check("query-prepared", &self.http.get(&url).await?)
-            }
+            Err(_) => self.call_branch(&msg.query_prepared, ("msg", gid, "00", "msg"), None).await,
         };
         match decided {
             Ok(()) => self.submit_msg(gid, msg).await,
@@ -340,8 +363,12 @@ impl DtmClient {
 }
 
 fn check(what: &str, answer: &Answer) -> Result<(), FlowError> {
+    check_outcome(what, answer.outcome())
+}
+
+pub(super) fn check_outcome(what: &str, outcome: Outcome) -> Result<(), FlowError> {
     let what = what.to_owned();
-    match answer.outcome() {
+    match outcome {
         Outcome::Success => Ok(()),
         Outcome::Failure(text) => Err(FlowError::Failure { what, text }),
         Outcome::Ongoing(text) | Outcome::Unknown(text) => Err(FlowError::Unclear { what, text }),

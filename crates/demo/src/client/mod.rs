@@ -3,6 +3,7 @@
 mod flows;
 mod http;
 mod model;
+mod over_grpc;
 
 pub use flows::{DtmClient, FlowError, branch_url};
 pub use http::{Answer, HttpClient, HttpError, Outcome};

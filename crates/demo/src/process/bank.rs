@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use dtmd_local_servers::{DeathSignal, spawn_command};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 
-use super::child::{DeathSignal, spawn_command};
-use super::output::{Log, drain, wait_drained};
-use crate::bank::{BANK_READY, BANK_XA_URL, CallReport, Fault, Stats};
+use super::output::{Log, Said, drain, wait_drained};
+use crate::bank::{BANK_GRPC, BANK_READY, BANK_XA_URL, CallReport, Fault, Stats, grpc_method};
 use crate::client::HttpClient;
 
 /// How long a bank may take to print its first line.
@@ -49,6 +49,8 @@ pub struct BankProcess {
     pub name: String,
     /// Its base URL, without a slash at the end.
     pub url: String,
+    /// Where it serves gRPC, `ADDRESS:PORT`.
+    pub grpc: String,
     http: HttpClient,
     _child: Child,
 }
@@ -76,11 +78,11 @@ impl BankProcess {
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
         let stderr = child.stderr.take().context("the bank's errors are not readable")?;
-        let errors = drain(stderr, log.clone(), watch::channel(None).0);
+        let errors = drain(stderr, log.clone(), watch::channel(Said::default()).0);
         let stdout = child.stdout.take().context("the bank's output is not readable")?;
         let mut lines = BufReader::new(stdout).lines();
-        let url = match tokio::time::timeout(READY_TIMEOUT, lines.next_line()).await {
-            Ok(Ok(Some(line))) => url_of(&line)?,
+        let (url, grpc) = match tokio::time::timeout(READY_TIMEOUT, lines.next_line()).await {
+            Ok(Ok(Some(line))) => places_of(&line)?,
             Ok(_) => {
                 let _ = child.wait().await;
                 wait_drained(vec![errors]).await;
@@ -98,7 +100,7 @@ impl BankProcess {
             }
         });
         let http = HttpClient::new(Duration::from_secs(5));
-        let bank = Self { name: name.to_owned(), url, http, _child: child };
+        let bank = Self { name: name.to_owned(), url, grpc, http, _child: child };
         for (account, balance) in &setup.accounts {
             bank.open_account(account, *balance).await?;
         }
@@ -121,6 +123,12 @@ impl BankProcess {
     #[must_use]
     pub fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
+    }
+
+    /// The gRPC URL of one of its endpoints.
+    #[must_use]
+    pub fn grpc_at(&self, path: &str) -> String {
+        format!("{}{}", self.grpc, grpc_method(path))
     }
 
     /// Injects a fault.
@@ -179,8 +187,12 @@ impl BankProcess {
     }
 }
 
-fn url_of(line: &str) -> anyhow::Result<String> {
+/// Returns the URL and the gRPC address in a bank's first line.
+fn places_of(line: &str) -> anyhow::Result<(String, String)> {
     let ready: Value = serde_json::from_str(line)
         .with_context(|| format!("the bank's first line is not JSON: {line}"))?;
-    Ok(ready[BANK_READY].as_str().context("the bank's first line has no URL")?.to_owned())
+    let read = |name: &str| ready[name].as_str().map(str::to_owned);
+    let url = read(BANK_READY).context("the bank's first line has no URL")?;
+    let grpc = read(BANK_GRPC).context("the bank's first line has no gRPC address")?;
+    Ok((url, grpc))
 }

@@ -4,11 +4,9 @@
 //! death signal (where `setpriv` exists) when the parent itself is killed.
 
 mod bank;
-mod child;
 mod output;
 mod server;
 
 pub use bank::{BankProcess, BankSetup};
-pub(crate) use child::{DeathSignal, User, find_program, spawn_command};
-pub use output::find_url;
+pub use output::{find_grpc, find_url};
 pub use server::{ServerOptions, ServerProcess};

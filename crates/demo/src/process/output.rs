@@ -1,7 +1,8 @@
-//! What is read from a child's output: the URL it serves, and a log for when something fails.
+//! What is read from a child's output: where it serves, and a log for when something fails.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,6 +43,21 @@ fn leading_port(text: &str) -> Option<u16> {
     digits.parse().ok().filter(|port| *port != 0)
 }
 
+/// Finds the loopback address of a server's gRPC interface: the line `grpc on http://HOST:PORT`.
+#[must_use]
+pub fn find_grpc(line: &str) -> Option<SocketAddr> {
+    let address = line.strip_prefix("grpc on http://")?;
+    let port = leading_port(address.rsplit(':').next()?)?;
+    Some(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// Where a child says that it serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) url: Option<String>,
+    pub(super) grpc: Option<SocketAddr>,
+}
+
 /// A log file that the readers of a child's streams share.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
@@ -76,20 +92,22 @@ impl Log {
     }
 }
 
-/// Copies a stream to the log until it ends, and tells the first URL it finds.
+/// Copies a stream to the log until it ends, and tells the first URL and gRPC address it finds.
 pub(super) fn drain(
     stream: impl AsyncRead + Unpin + Send + 'static,
     log: Log,
-    url: watch::Sender<Option<String>>,
+    said: watch::Sender<Said>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            if url.borrow().is_none()
-                && let Some(found) = find_url(&line)
-            {
-                url.send_replace(Some(found));
-            }
+            let (url, grpc) = (find_url(&line), find_grpc(&line));
+            said.send_if_modified(|said| {
+                let before = said.clone();
+                said.url = said.url.take().or(url);
+                said.grpc = said.grpc.or(grpc);
+                *said != before
+            });
             log.write(&line);
         }
     })
@@ -134,6 +152,14 @@ mod tests {
         ] {
             assert_eq!(find_url(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_servers_grpc_line_is_found() {
+        let found = find_grpc("grpc on http://0.0.0.0:36790");
+        assert_eq!(found, Some("127.0.0.1:36790".parse().unwrap()));
+        assert_eq!(find_grpc("grpc on http://127.0.0.1:0"), None);
+        assert_eq!(find_grpc("listening on http://127.0.0.1:1"), None);
     }
 
     #[test]

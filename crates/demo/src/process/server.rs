@@ -1,15 +1,16 @@
 //! A server process.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use dtmd_local_servers::{DeathSignal, spawn_command};
 use tokio::process::Child;
 use tokio::sync::watch;
 
-use super::child::{DeathSignal, spawn_command};
-use super::output::{Log, drain, wait_drained};
+use super::output::{Log, Said, drain, wait_drained};
 use crate::client::HttpClient;
 
 /// How long a server may take from its start to the first 200 of `/healthz`.
@@ -28,6 +29,9 @@ pub struct ServerOptions {
     pub data_dir: PathBuf,
     /// The HTTP port; 0 takes a free one, which every restart then takes again.
     pub http_port: u16,
+    /// The gRPC port; 0 takes a free one, which every restart then takes again, `None` leaves it to
+    /// the configuration.
+    pub grpc_port: Option<u16>,
     /// More arguments.
     pub args: Vec<OsString>,
     /// More environment variables.
@@ -46,6 +50,7 @@ impl ServerOptions {
             log: data_dir.with_extension("log"),
             data_dir,
             http_port: 0,
+            grpc_port: None,
             args: Vec::new(),
             env: Vec::new(),
         }
@@ -64,6 +69,7 @@ impl ServerOptions {
 pub struct ServerProcess {
     options: ServerOptions,
     url: String,
+    said: watch::Receiver<Said>,
     child: Option<Child>,
     log: Log,
 }
@@ -76,7 +82,8 @@ impl ServerProcess {
     pub async fn start(options: ServerOptions) -> anyhow::Result<Self> {
         let log = Log::open(&options.log)
             .with_context(|| format!("cannot open the log {}", options.log.display()))?;
-        let mut server = Self { options, url: String::new(), child: None, log };
+        let said = watch::channel(Said::default()).1;
+        let mut server = Self { options, url: String::new(), said, child: None, log };
         server.launch().await?;
         Ok(server)
     }
@@ -85,6 +92,18 @@ impl ServerProcess {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The address of the server's gRPC interface, once it has said so.
+    ///
+    /// # Errors
+    /// It does not say so in time, or not at all because it has none.
+    pub async fn grpc_address(&self) -> anyhow::Result<SocketAddr> {
+        let mut said = self.said.clone();
+        let told = said.wait_for(|said| said.grpc.is_some());
+        let told = tokio::time::timeout(READY_TIMEOUT, told).await;
+        let said = told.context("the server does not say where it serves gRPC")??;
+        said.grpc.context("the server does not say where it serves gRPC")
     }
 
     /// The process id while it runs.
@@ -157,11 +176,14 @@ impl ServerProcess {
         let mut command = spawn_command(&options.binary, None, DeathSignal::Kill);
         command.arg("serve").arg("--data").arg(&options.data_dir);
         command.arg("--http-port").arg(options.http_port.to_string());
+        if let Some(port) = options.grpc_port {
+            command.env("GRPC_PORT", port.to_string());
+        }
         command.args(&options.args).envs(options.env.iter().cloned());
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {}", options.binary.display()))?;
-        let (sender, receiver) = watch::channel(None);
+        let (sender, receiver) = watch::channel(Said::default());
         let mut drains = Vec::new();
         if let Some(stdout) = child.stdout.take() {
             drains.push(drain(stdout, self.log.clone(), sender.clone()));
@@ -174,7 +196,11 @@ impl ServerProcess {
                 self.options.http_port =
                     url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
                 self.url = url;
+                self.said = receiver;
                 self.child = Some(child);
+                if self.options.grpc_port.is_some() {
+                    self.options.grpc_port = Some(self.grpc_address().await?.port());
+                }
                 Ok(())
             }
             Err(error) => {
@@ -188,7 +214,7 @@ impl ServerProcess {
 
 async fn wait_ready(
     child: &mut Child,
-    url: &watch::Receiver<Option<String>>,
+    said: &watch::Receiver<Said>,
     port: u16,
 ) -> anyhow::Result<String> {
     let http = HttpClient::new(Duration::from_secs(1));
@@ -199,7 +225,7 @@ async fn wait_ready(
         }
         // A server on a port that was asked for can be found without its saying so.
         let known = (port != 0).then(|| format!("http://127.0.0.1:{port}"));
-        let said = url.borrow().clone();
+        let said = said.borrow().url.clone();
         if let Some(url) = known.or(said)
             && let Ok(answer) = http.get(&format!("{url}/healthz")).await
             && answer.status == 200

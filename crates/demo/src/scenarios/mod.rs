@@ -8,6 +8,7 @@ mod msg;
 mod saga;
 mod stage;
 mod tcc;
+mod workflow;
 mod xa;
 
 use std::ffi::OsString;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 pub use crate::printer::{Color, Printer};
 use stage::{Expected, Stage};
@@ -34,13 +35,15 @@ pub enum DemoMode {
     Tcc,
     /// XA, if there is a database for it.
     Xa,
+    /// Workflows, over gRPC.
+    Workflow,
     /// Those of every mode in which the server is killed.
     Kill,
 }
 
 impl DemoMode {
     /// The words [`DemoMode::from_str`] understands.
-    pub const WORDS: [&'static str; 6] = ["all", "saga", "msg", "tcc", "xa", "kill"];
+    pub const WORDS: [&'static str; 7] = ["all", "saga", "msg", "tcc", "xa", "workflow", "kill"];
 }
 
 impl FromStr for DemoMode {
@@ -53,10 +56,21 @@ impl FromStr for DemoMode {
             "msg" => Ok(Self::Msg),
             "tcc" => Ok(Self::Tcc),
             "xa" => Ok(Self::Xa),
+            "workflow" => Ok(Self::Workflow),
             "kill" => Ok(Self::Kill),
             other => Err(format!("{other} is not one of {}", Self::WORDS.join(", "))),
         }
     }
+}
+
+/// Over which protocol the application, the server and the banks talk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DemoProtocol {
+    /// HTTP with JSON.
+    #[default]
+    Http,
+    /// gRPC; without XA, whose branches are HTTP only.
+    Grpc,
 }
 
 /// How the demo is run.
@@ -64,6 +78,8 @@ impl FromStr for DemoMode {
 pub struct DemoOptions {
     /// Which scenarios; none means all.
     pub modes: Vec<DemoMode>,
+    /// Over which protocol.
+    pub protocol: DemoProtocol,
     /// Which of the three steps (1 to 3) answers FAILURE in the scenarios that show a failure; the
     /// second if not given.
     pub fail_at: Option<usize>,
@@ -123,12 +139,16 @@ enum Scenario {
     MsgRetried,
     MsgLostSubmit,
     MsgNeverCommitted,
+    MsgKill,
     TccGood,
     TccFailure,
     TccNullCompensation,
     TccHanging,
     TccTimeout,
     TccKill,
+    WorkflowGood,
+    WorkflowFailure,
+    WorkflowKill,
     XaCommit,
     XaRollback,
     XaKill,
@@ -136,7 +156,7 @@ enum Scenario {
 
 impl Scenario {
     /// All scenarios; the good saga comes first, so that something succeeds at once.
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 24] = [
         Self::SagaGood,
         Self::SagaFailure,
         Self::SagaNullCompensation,
@@ -148,12 +168,16 @@ impl Scenario {
         Self::MsgRetried,
         Self::MsgLostSubmit,
         Self::MsgNeverCommitted,
+        Self::MsgKill,
         Self::TccGood,
         Self::TccFailure,
         Self::TccNullCompensation,
         Self::TccHanging,
         Self::TccTimeout,
         Self::TccKill,
+        Self::WorkflowGood,
+        Self::WorkflowFailure,
+        Self::WorkflowKill,
         Self::XaCommit,
         Self::XaRollback,
         Self::XaKill,
@@ -161,7 +185,7 @@ impl Scenario {
 
     /// The mode, a short name for the gid, and a title.
     fn names(self) -> (DemoMode, &'static str, &'static str) {
-        use DemoMode::{Msg, Saga, Tcc, Xa};
+        use DemoMode::{Msg, Saga, Tcc, Workflow, Xa};
         match self {
             Self::SagaGood => (Saga, "saga-good", "every step succeeds"),
             Self::SagaFailure => (Saga, "saga-failure", "a step fails, the others are undone"),
@@ -176,6 +200,7 @@ impl Scenario {
             Self::MsgRetried => (Msg, "msg-retried", "a target says no twice, and is asked again"),
             Self::MsgLostSubmit => (Msg, "msg-lost-submit", "committed, but the submit is lost"),
             Self::MsgNeverCommitted => (Msg, "msg-lost-commit", "prepared, but never committed"),
+            Self::MsgKill => (Msg, "msg-kill", "the server is killed while it delivers"),
             Self::TccGood => (Tcc, "tcc-good", "every try succeeds, all are confirmed"),
             Self::TccFailure => (Tcc, "tcc-failure", "a try fails, all are cancelled"),
             Self::TccNullCompensation => {
@@ -186,6 +211,15 @@ impl Scenario {
             Self::TccKill => {
                 (Tcc, "tcc-kill", "the server is killed between the tries and the submit")
             }
+            Self::WorkflowGood => {
+                (Workflow, "workflow-good", "every step succeeds and is recorded")
+            }
+            Self::WorkflowFailure => {
+                (Workflow, "workflow-failure", "a step fails, those before it are undone")
+            }
+            Self::WorkflowKill => {
+                (Workflow, "workflow-kill", "the application stops, the server is killed")
+            }
             Self::XaCommit => (Xa, "xa-commit", "both databases prepare, both commit"),
             Self::XaRollback => (Xa, "xa-rollback", "a branch refuses, all roll back"),
             Self::XaKill => {
@@ -195,7 +229,18 @@ impl Scenario {
     }
 
     fn kills(self) -> bool {
-        matches!(self, Self::SagaKill | Self::TccKill | Self::XaKill)
+        matches!(
+            self,
+            Self::SagaKill | Self::MsgKill | Self::TccKill | Self::WorkflowKill | Self::XaKill
+        )
+    }
+
+    /// XA branches are HTTP only; the workflows here are written for gRPC.
+    fn is_played_over(self, protocol: DemoProtocol) -> bool {
+        match protocol {
+            DemoProtocol::Http => self.names().0 != DemoMode::Workflow,
+            DemoProtocol::Grpc => self.names().0 != DemoMode::Xa,
+        }
     }
 
     fn is_chosen(self, modes: &[DemoMode]) -> bool {
@@ -222,12 +267,16 @@ impl Scenario {
             Self::MsgRetried => msg::retried(stage, gid, fail_at).await,
             Self::MsgLostSubmit => msg::lost_submit(stage, gid).await,
             Self::MsgNeverCommitted => msg::never_committed(stage, gid).await,
+            Self::MsgKill => msg::kill(stage, gid).await,
             Self::TccGood => tcc::good(stage, gid).await,
             Self::TccFailure => tcc::failure(stage, gid, fail_at).await,
             Self::TccNullCompensation => tcc::null_compensation(stage, gid).await,
             Self::TccHanging => tcc::hanging(stage, gid).await,
             Self::TccTimeout => tcc::timeout(stage, gid).await,
             Self::TccKill => tcc::kill(stage, gid).await,
+            Self::WorkflowGood => workflow::good(stage, gid).await,
+            Self::WorkflowFailure => workflow::failure_of_a_step(stage, gid, fail_at).await,
+            Self::WorkflowKill => workflow::kill(stage, gid).await,
             Self::XaCommit => xa::commit(stage, gid).await,
             Self::XaRollback => xa::rollback(stage, gid, fail_at).await,
             Self::XaKill => xa::kill(stage, gid).await,
@@ -244,9 +293,10 @@ impl Scenario {
 pub async fn run_demo(options: DemoOptions) -> anyhow::Result<Summary> {
     let fail_at = options.fail_at.unwrap_or(2);
     anyhow::ensure!((1..=3).contains(&fail_at), "there are steps 1 to 3, {fail_at} is none");
+    let chosen = chosen(&options)?;
     let mut printer = Printer::stdout(options.color);
     let played = tokio::select! {
-        played = play(&options, fail_at, &mut printer) => played,
+        played = play(&options, &chosen, fail_at, &mut printer) => played,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     match &played {
@@ -269,19 +319,37 @@ fn summary_line(summary: &Summary) -> String {
     )
 }
 
+/// Returns the scenarios that are asked for, if there are any over that protocol.
+fn chosen(options: &DemoOptions) -> anyhow::Result<Vec<Scenario>> {
+    let chosen: Vec<Scenario> = Scenario::ALL
+        .into_iter()
+        .filter(|scenario| scenario.is_chosen(&options.modes))
+        .filter(|scenario| scenario.is_played_over(options.protocol))
+        .collect();
+    if chosen.is_empty() {
+        match options.protocol {
+            DemoProtocol::Http => bail!("the workflows of this demo go over gRPC: --protocol grpc"),
+            DemoProtocol::Grpc => bail!("the XA branches of this demo are HTTP: --protocol http"),
+        }
+    }
+    Ok(chosen)
+}
+
 async fn play(
     options: &DemoOptions,
+    chosen: &[Scenario],
     fail_at: usize,
     printer: &mut Printer,
 ) -> anyhow::Result<Summary> {
     let begun = Instant::now();
-    let chosen: Vec<Scenario> =
-        Scenario::ALL.into_iter().filter(|scenario| scenario.is_chosen(&options.modes)).collect();
     let needs_xa = chosen.iter().any(|scenario| scenario.names().0 == DemoMode::Xa);
     // Databases take seconds to come up; they do so while the other scenarios run.
     let databases = needs_xa.then(|| XaDatabases::begin(options));
     let mut stage = Stage::open(options, std::mem::replace(printer, Printer::memory())).await?;
-    let played = play_all(&mut stage, &chosen, fail_at, databases, begun).await;
+    if options.protocol == DemoProtocol::Grpc {
+        stage.printer().note("XA is left out: its branches are HTTP (dtmd demo xa)");
+    }
+    let played = play_all(&mut stage, chosen, fail_at, databases, begun).await;
     let log = stage.server_log();
     *printer = stage.close(options.keep || played.is_err());
     // The cause comes first: it is what the reader looks for.
@@ -349,11 +417,28 @@ mod tests {
         };
         assert_eq!(chosen(&[]), Scenario::ALL.len());
         assert_eq!(chosen(&[DemoMode::All]), Scenario::ALL.len());
-        assert_eq!(chosen(&[DemoMode::Kill]), 3);
+        assert_eq!(chosen(&[DemoMode::Kill]), 5);
         assert_eq!(chosen(&[DemoMode::Saga]), 6);
-        assert_eq!(chosen(&[DemoMode::Saga, DemoMode::Kill]), 8);
+        assert_eq!(chosen(&[DemoMode::Saga, DemoMode::Kill]), 10);
         assert!(DemoMode::WORDS.iter().all(|word| word.parse::<DemoMode>().is_ok()));
         assert!("sage".parse::<DemoMode>().unwrap_err().contains("saga"));
+    }
+
+    #[test]
+    fn what_a_protocol_has_not_is_left_out_or_refused_by_name() {
+        let options = |modes: &[DemoMode], protocol| DemoOptions {
+            modes: modes.to_vec(),
+            protocol,
+            ..DemoOptions::default()
+        };
+        let count =
+            |modes: &[DemoMode], protocol| chosen(&options(modes, protocol)).map(|all| all.len());
+        assert_eq!(count(&[], DemoProtocol::Http).unwrap(), 21);
+        assert_eq!(count(&[], DemoProtocol::Grpc).unwrap(), 21);
+        let refused = count(&[DemoMode::Xa], DemoProtocol::Grpc).unwrap_err();
+        assert!(refused.to_string().contains("--protocol http"), "{refused}");
+        let refused = count(&[DemoMode::Workflow], DemoProtocol::Http).unwrap_err();
+        assert!(refused.to_string().contains("--protocol grpc"), "{refused}");
     }
 
     #[test]

@@ -54,6 +54,20 @@ pub(super) async fn retried(
     Ok(Expected::moved().with(&branch_id, "action", Admission::Run))
 }
 
+/// The bank holds a delivery while the server is killed: it is made again, and the barrier keeps the
+/// money from moving twice.
+pub(super) async fn kill(stage: &mut Stage, gid: &str) -> anyhow::Result<Expected> {
+    let slow = Fault::new(FaultKind::Slow).gid(gid).op("action").branch_id("01");
+    stage.inject(1, slow.hold(std::time::Duration::from_millis(600))).await?;
+    let msg = transfer(stage)?;
+    run(stage, gid, &msg).await??;
+    stage.wait_call(1).await?;
+    stage.note("bank b holds the delivery of branch 01").await;
+    stage.kill_server().await?;
+    stage.restart_server().await?;
+    Ok(Expected::moved().with("00", "msg", Admission::Run))
+}
+
 pub(super) async fn lost_submit(stage: &mut Stage, gid: &str) -> anyhow::Result<Expected> {
     let msg = impatient(stage)?;
     let (url, payload) = stage.leg(0, "/local-out")?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::stage::{Expected, Stage};
 use crate::bank::{Admission, Fault, FaultKind};
-use crate::client::{Saga, SagaStep, branch_url};
+use crate::client::{Saga, SagaStep};
 
 /// More often than any scenario calls one branch.
 const ALWAYS: u32 = 1_000;
@@ -13,7 +13,7 @@ fn transfer(stage: &Stage) -> anyhow::Result<Saga> {
     let mut steps = Vec::new();
     for (leg, path) in ["/out", "/in", "/in"].into_iter().enumerate() {
         let (action, payload) = stage.leg(leg, path)?;
-        let compensate = format!("{action}-undo");
+        let (compensate, _) = stage.leg(leg, &format!("{path}-undo"))?;
         steps.push(SagaStep { action, compensate, payload });
     }
     Ok(Saga { steps, orders: Vec::new(), options: stage.options() })
@@ -70,9 +70,8 @@ pub(super) async fn hanging(stage: &mut Stage, gid: &str) -> anyhow::Result<Expe
     bank.clear_faults().await?;
     stage.note("the lost action arrives now").await;
     let (action, payload) = stage.leg(1, "/in")?;
-    let late = branch_url(&action, client.base(), "saga", gid, "02", "action");
-    let answer = stage.during(client.http().post(&late, &payload)).await?;
-    anyhow::ensure!(answer.status == 200, "a late action is answered {answer:?}");
+    let names = ("saga", gid, "02", "action");
+    stage.during(client.call_branch(&action, names, Some(&payload))).await?;
     Ok(Expected::unmoved().with("02", "compensate", Admission::NullCompensation).with(
         "02",
         "action",

@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::DemoOptions;
 use super::xa::{Beginning, XaDatabases};
+use super::{DemoOptions, DemoProtocol};
 use crate::bank::{Admission, CallReport, Fault};
 use crate::client::{DtmClient, TransOptions};
 use crate::printer::Printer;
@@ -64,6 +64,7 @@ pub(super) struct Stage {
     directory: tempfile::TempDir,
     binary: PathBuf,
     run: String,
+    protocol: DemoProtocol,
     server: ServerProcess,
     client: DtmClient,
     banks: Vec<BankProcess>,
@@ -97,8 +98,12 @@ impl Stage {
             .prefix("dtmd-demo-")
             .tempdir()
             .context("cannot make a temporary directory")?;
-        let server = ServerOptions::new(&binary, directory.path().join("store"))
+        let mut server = ServerOptions::new(&binary, directory.path().join("store"))
             .args(options.server_args.iter().cloned());
+        if options.protocol == DemoProtocol::Grpc {
+            // One port over all restarts: the application knows no other.
+            server.grpc_port = Some(0);
+        }
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let bank = |name: &'static str, accounts: &'static [&'static str]| {
             let data = directory.path().join(format!("bank-{name}.db"));
@@ -118,7 +123,12 @@ impl Stage {
         printer.note(&format!("server  {}", server.url()));
         printer.note(&format!("bank a  {}   alice", a.url));
         printer.note(&format!("bank b  {}   bob, carol", b.url));
-        let client = DtmClient::new(server.url());
+        let mut client = DtmClient::new(server.url());
+        if options.protocol == DemoProtocol::Grpc {
+            let address = server.grpc_address().await?.to_string();
+            printer.note(&format!("gRPC    {address}, banks at {} and {}", a.grpc, b.grpc));
+            client = client.over_grpc(&address);
+        }
         let scenario = Played {
             begun: Instant::now(),
             endpoint: "/balance",
@@ -130,6 +140,7 @@ impl Stage {
             directory,
             binary,
             run,
+            protocol: options.protocol,
             server,
             client,
             banks: vec![a, b],
@@ -202,7 +213,12 @@ impl Stage {
     pub(super) fn leg(&self, leg: usize, path: &str) -> anyhow::Result<(String, Value)> {
         let (_, account, delta) = LEGS.get(leg).context("there are three legs")?;
         let payload = json!({ "account": account, "amount": delta.abs() });
-        Ok((self.bank(leg)?.at(path), payload))
+        let bank = self.bank(leg)?;
+        let url = match self.protocol {
+            DemoProtocol::Http => bank.at(path),
+            DemoProtocol::Grpc => bank.grpc_at(path),
+        };
+        Ok((url, payload))
     }
 
     /// Options that make the demo quick.

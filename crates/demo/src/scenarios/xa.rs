@@ -7,8 +7,8 @@ use super::DemoOptions;
 use super::stage::{Expected, Stage};
 use crate::bank::{Fault, FaultKind};
 use crate::client::XaBranch;
-use crate::databases::{DatabaseOptions, Mariadb, Postgres};
 use crate::xa as xa_database;
+use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres};
 
 /// The databases of the two XA banks.
 pub(super) struct XaDatabases {

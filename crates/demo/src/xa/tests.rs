@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::databases::{DatabaseOptions, Mariadb, Postgres};
 use crate::serve::{Handler, Reply, WholeRequest, serve};
+use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres};
 
 /// A transaction manager that only registers branches; if told so it refuses, or lets the caller
 /// wait until it is released.

@@ -67,7 +67,10 @@ impl Runner {
         self.alert(&before, &after);
         let waited_for = !self.waiters.is_empty() && after.status.is_final();
         match self.save(&before, after, waited_for).await {
-            Ok(()) => self.answers.clear(),
+            Ok(()) => {
+                dtmd_failpoint::hit("fold-done");
+                self.answers.clear();
+            }
             Err(failure) => self.recover(&failure).await,
         }
     }
@@ -92,7 +95,15 @@ impl Runner {
 
     /// Tells whoever listens that a branch keeps failing (spec 01 §5.5), or no longer does.
     fn alert(&self, before: &Global, after: &Global) {
-        if self.core.alerts.receiver_count() == 0 {
+        let was_tried = |target: &Target| match target {
+            Target::Branch(index) => {
+                before.branches.get(*index).is_some_and(|row| row.retry.attempts > 0)
+            }
+            Target::Query => false,
+        };
+        let mut answers = self.answers.iter();
+        let is_usual = answers.all(|(to, outcome)| *outcome == Outcome::Success && !was_tried(to));
+        if is_usual || self.core.alerts.receiver_count() == 0 {
             return;
         }
         for (target, outcome) in &self.answers {
@@ -129,7 +140,12 @@ async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target,
     let target = call.target;
     let trans_type = global.trans_type();
     let to = core.destinations.get(url::destination(&call.url));
-    let Ok(_place) = to.places.acquire().await else {
+    // A place is free, mostly; to wait for one is dearer than to take it.
+    let place = match to.places.try_acquire() {
+        Ok(place) => Ok(place),
+        Err(_) => to.places.acquire().await,
+    };
+    let Ok(_place) = place else {
         let outcome = Outcome::Unknown(Arc::from("the server is shutting down"));
         return (target, Answer { outcome, unreachable: false });
     };
@@ -144,10 +160,13 @@ async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target,
         call,
         headers: global.options.branch_headers.clone(),
     };
+    dtmd_failpoint::hit("call-begins");
     let answer = core.caller.call(&branch_call).await;
-    let elapsed = begun.elapsed();
-    core.destinations.answered(&to, answer.unreachable, Instant::now());
-    core.metrics.branch_called(trans_type, branch_call.call.op.label(), &answer.outcome, elapsed);
+    dtmd_failpoint::hit("call-done");
+    let ended = Instant::now();
+    let elapsed = ended - begun;
+    core.destinations.answered(&to, answer.unreachable, ended);
+    core.metrics.branch_called(trans_type, &branch_call.call.op, &answer.outcome, elapsed);
     report(&core, branch_call, &answer, at, elapsed);
     (target, answer)
 }
@@ -169,7 +188,7 @@ fn report(core: &Core, call: BranchCall, answer: &Answer, at: Timestamp, elapsed
             );
         }
     }
-    if core.events.receiver_count() > 0 {
+    if core.is_watched() {
         let (gid, branch_id, op) = (gid.clone(), call.branch_id.clone(), call.op.clone());
         let _ = core.events.send(Event::Called { gid, branch_id, op, outcome, elapsed });
     }

@@ -9,6 +9,7 @@
 //! whose outcome is unknown it reloads before it does anything else.
 
 mod calls;
+mod flying;
 mod requests;
 mod saves;
 
@@ -17,18 +18,15 @@ use std::time::Duration;
 
 use dtmd_protocol::{Gid, Global, Input, Op, Outcome, Request, Target, plan};
 use dtmd_store::StoreError;
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tracing::{debug, error};
 
-use crate::caller::Answer;
 use crate::committer::Ack;
 use crate::core::Core;
 use crate::error::EngineError;
 use crate::events::Event;
 use crate::inbox::Messages;
+use flying::Flying;
 use requests::Waiter;
 use saves::SaveError;
 
@@ -63,7 +61,7 @@ pub(crate) struct Runner {
     /// Marks the revisions written since the last load as this runner's.
     tag: u32,
     /// The calls in flight.
-    flying: FuturesUnordered<BoxFuture<'static, (Target, Answer)>>,
+    flying: Flying,
     targets: Vec<Target>,
     /// Answers not yet part of the stored global.
     answers: Vec<(Target, Outcome)>,
@@ -88,7 +86,7 @@ impl Runner {
             gid,
             inbox,
             stored: None,
-            flying: FuturesUnordered::new(),
+            flying: Flying::default(),
             targets: Vec::new(),
             answers: Vec::new(),
             waiters: Vec::new(),
@@ -128,10 +126,10 @@ impl Runner {
     async fn wait(&mut self) {
         tokio::select! {
             biased;
-            Some((target, answer)) = self.flying.next() => self.note_answer(target, answer),
+            (target, answer) = self.flying.next() => self.note_answer(target, answer),
             message = self.inbox.next() => return self.handle(message).await,
         }
-        while let Some(Some((target, answer))) = now_or_never(self.flying.next()) {
+        while let Some((target, answer)) = self.flying.take_ready() {
             self.note_answer(target, answer);
         }
     }
@@ -302,9 +300,4 @@ impl Runner {
         }
         calls
     }
-}
-
-/// Polls a future once.
-fn now_or_never<F: Future + Unpin>(future: F) -> Option<F::Output> {
-    futures_util::FutureExt::now_or_never(future)
 }

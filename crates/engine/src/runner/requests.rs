@@ -152,7 +152,9 @@ impl Runner {
             return;
         }
         self.pause = counted && self.core.options.test_control;
+        dtmd_failpoint::hit("reply-begins");
         let _ = reply.send(Ok(after));
+        dtmd_failpoint::hit("reply-done");
     }
 
     /// Tells the waiting callers what the pass came to.

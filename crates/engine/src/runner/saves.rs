@@ -132,7 +132,10 @@ impl Runner {
         taken.epoch += 1;
         taken.wake_at = lease_end(&self.core);
         match self.write(lease_of(&global, &taken), true, Arc::new(taken)).await {
-            Ok(()) => true,
+            Ok(()) => {
+                dtmd_failpoint::hit("lease-taken");
+                true
+            }
             Err(failure) => {
                 self.recover(&failure).await;
                 self.is_owner()
@@ -222,10 +225,10 @@ impl Runner {
             }
         }
         let left_failing = || after.branches.iter().any(|row| row.retry.attempts > 0);
-        if status.is_final() && self.core.alerts.receiver_count() > 0 && left_failing() {
+        if status.is_final() && left_failing() && self.core.alerts.receiver_count() > 0 {
             let _ = self.core.alerts.send(Event::Ended { gid: gid.clone(), status });
         }
-        if self.core.events.receiver_count() > 0 {
+        if self.core.is_watched() {
             let _ = self.core.events.send(Event::Status { gid: gid.clone(), trans_type, status });
         }
     }

@@ -110,7 +110,8 @@ impl Stage {
     }
 
     pub(crate) fn with(options: EngineOptions) -> Self {
-        Self::on(Arc::new(MemoryStore::new()), Arc::default(), options)
+        // By the way that most stores take; the tests of ownership take the short one.
+        Self::on(Arc::new(MemoryStore::in_batches()), Arc::default(), options)
     }
 
     pub(crate) fn on(

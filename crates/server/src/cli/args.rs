@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::bench::BenchArgs;
+use super::bench::{BenchArgs, ProtocolChoice};
 use super::client_args::{DoctorArgs, OutputFormat, TopicArgs, TxArgs};
 use crate::config::{Flag, Secret};
 
@@ -99,6 +99,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Check or export the embedded store of a server that is not running
     Store(StoreArgs),
+    /// Bring a database's tables up to date
+    Migrate(MigrateArgs),
     /// Print the version
     Version,
 }
@@ -231,6 +233,10 @@ pub struct DemoArgs {
     #[arg(value_enum, default_value = "all")]
     pub scenario: DemoScenario,
 
+    /// How the application, the server and the banks talk; grpc has workflows and no XA
+    #[arg(long, value_enum, default_value = "http")]
+    pub protocol: ProtocolChoice,
+
     /// Let this step refuse, to see what is undone
     #[arg(long, value_name = "N")]
     pub fail_at: Option<u32>,
@@ -257,8 +263,10 @@ pub enum DemoScenario {
     Msg,
     /// Try, then confirm or cancel
     Tcc,
-    /// Two-phase commit of databases
+    /// Two-phase commit of databases, over HTTP
     Xa,
+    /// Code with recorded steps, over gRPC
+    Workflow,
     /// The server is killed in the middle
     Kill,
     /// One after the other
@@ -304,6 +312,17 @@ pub enum ConfigCommand {
     },
     /// Print a file with every option, explained and commented out
     Sample,
+}
+
+/// `dtmd migrate`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MigrateArgs {
+    /// The YAML file that names the database; the environment works too
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the statements, and run none
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `dtmd store`.

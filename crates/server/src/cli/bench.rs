@@ -1,5 +1,6 @@
 //! What can be typed behind `dtmd bench`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ pub struct BenchArgs {
     /// What to measure
     #[arg(long, value_enum, default_value = "saga")]
     pub mode: BenchMode,
+
+    /// How the server is asked and the participants are called; grpc for saga, msg and tcc
+    #[arg(long, value_enum, default_value = "http")]
+    pub protocol: ProtocolChoice,
 
     /// Steps of a saga, targets of a message, branches of a TCC
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -44,6 +49,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
 
+    /// Where that server serves gRPC, for --protocol grpc
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "target")]
+    pub target_grpc: Option<SocketAddr>,
+
     /// The process of that server, to measure its CPU time
     #[arg(long, value_name = "PID", requires = "target")]
     pub target_pid: Option<u32>,
@@ -68,6 +77,15 @@ pub enum BenchMode {
     Idle,
     /// The start after kill -9, with --preload finished transactions
     Restart,
+}
+
+/// The protocol between applications, the server and participants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolChoice {
+    /// HTTP with JSON
+    Http,
+    /// gRPC, in and out
+    Grpc,
 }
 
 /// How a measurement is printed.

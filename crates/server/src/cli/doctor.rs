@@ -32,7 +32,7 @@ enum Health {
 }
 
 struct Finding {
-    what: &'static str,
+    what: String,
     health: Health,
     text: String,
 }
@@ -44,7 +44,9 @@ pub(super) async fn run(
     out: &mut dyn Write,
 ) -> Result<u8, ClientError> {
     let mut findings = Vec::new();
-    let mut find = |what, health, text| findings.push(Finding { what, health, text });
+    let mut find = |what: &str, health, text| {
+        findings.push(Finding { what: what.to_owned(), health, text });
+    };
 
     let begun = Instant::now();
     let ping = api.ask(Method::GET, "/api/ping", None).await?;
@@ -83,6 +85,17 @@ pub(super) async fn run(
     if let Some(says) = says.or_else(by_date) {
         let (health, text) = clock(says.with_timezone(&Utc), asked + waited / 2);
         find("clock", health, text);
+    }
+    if let Ok(answer) = api.get_own("store").await {
+        for check in answer["checks"].as_array().into_iter().flatten() {
+            let member = |name| render::plain(&render::member(check, name));
+            let health = match member("health").as_str() {
+                "good" => Health::Ok,
+                "warning" => Health::Warn,
+                _ => Health::Bad,
+            };
+            find(&format!("store: {}", member("name")), health, member("text"));
+        }
     }
     if let Ok(alerts) = api.get_own("alerts").await {
         let (health, text) = alerts_of(&alerts);
@@ -212,7 +225,8 @@ fn print(
         })
         .collect();
     let text = commands::shown(&json!({ "findings": records }), output, |_| {
-        let line = |it: &Finding| format!("{:<5}{:<9}{}\n", word(it.health), it.what, it.text);
+        let width = findings.iter().map(|it| it.what.len() + 2).max().unwrap_or(0);
+        let line = |it: &Finding| format!("{:<5}{:<width$}{}\n", word(it.health), it.what, it.text);
         findings.iter().map(line).collect()
     });
     out.write_all(text.as_bytes()).map_err(ClientError::Output)

@@ -18,9 +18,9 @@ mod watch;
 
 pub use args::{
     BankArgs, Cli, Command, ConfigArgs, ConfigCommand, DemoArgs, DemoScenario, DevArgs,
-    LogFormatArg, ServeArgs, StoreArgs, StoreCommand, StoreKind,
+    LogFormatArg, MigrateArgs, ServeArgs, StoreArgs, StoreCommand, StoreKind,
 };
-pub use bench::{BenchArgs, BenchMode, BenchOutput};
+pub use bench::{BenchArgs, BenchMode, BenchOutput, ProtocolChoice};
 pub use client::{ApiClient, ClientError};
 pub use client_args::{
     ChosenArgs, ClientArgs, DoctorArgs, FilterArgs, OutputFormat, TopicArgs, TopicCommand, TxArgs,

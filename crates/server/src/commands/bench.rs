@@ -1,11 +1,11 @@
 //! `dtmd bench` and the participants it starts.
 
 use anyhow::{Context as _, bail};
-use dtmd_bench::{BenchOptions, Mode, StoreChoice, Target, run, special};
+use dtmd_bench::{BenchOptions, Mode, Protocol, StoreChoice, Target, run, special};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{complain, say};
-use crate::cli::{BenchArgs, BenchMode, BenchOutput};
+use crate::cli::{BenchArgs, BenchMode, BenchOutput, ProtocolChoice};
 
 /// Measures and prints; an error if a transaction went wrong. Ctrl-C ends what was started.
 pub(super) async fn bench(args: BenchArgs) -> anyhow::Result<()> {
@@ -33,6 +33,10 @@ async fn measure(args: BenchArgs) -> anyhow::Result<()> {
         BenchMode::Xa => return special::xa(),
     };
     let measured = args.mode;
+    let is_load = !matches!(measured, BenchMode::Idle | BenchMode::Restart);
+    if args.protocol == ProtocolChoice::Grpc && !is_load {
+        bail!("--protocol grpc is for --mode saga, msg and tcc: leave it out here");
+    }
     let options = options(args, mode)?;
     let special = match measured {
         BenchMode::Idle => special::idle(&options).await?,
@@ -65,6 +69,10 @@ fn options(args: BenchArgs, mode: Mode) -> anyhow::Result<BenchOptions> {
     Ok(BenchOptions {
         binary: std::env::current_exe().context("this program cannot find itself")?,
         mode,
+        protocol: match args.protocol {
+            ProtocolChoice::Http => Protocol::Http,
+            ProtocolChoice::Grpc => Protocol::Grpc,
+        },
         steps: usize::from(args.steps),
         concurrency: usize::from(args.concurrency),
         duration: args.duration,
@@ -72,6 +80,6 @@ fn options(args: BenchArgs, mode: Mode) -> anyhow::Result<BenchOptions> {
         store,
         data: args.data,
         preload: args.preload,
-        target: args.target.map(|url| Target { url, pid: args.target_pid }),
+        target: args.target.map(|url| Target { url, grpc: args.target_grpc, pid: args.target_pid }),
     })
 }

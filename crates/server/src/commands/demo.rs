@@ -1,9 +1,9 @@
 //! `dtmd demo` and the bank it starts.
 
 use dtmd_demo::printer::Color;
-use dtmd_demo::{DemoMode, DemoOptions, run_demo};
+use dtmd_demo::{DemoMode, DemoOptions, DemoProtocol, run_demo};
 
-use crate::cli::{BankArgs, DemoArgs, DemoScenario};
+use crate::cli::{BankArgs, DemoArgs, DemoScenario, ProtocolChoice};
 
 /// Plays the demo; an error if any money was made or lost.
 pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
@@ -12,11 +12,16 @@ pub(super) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
         DemoScenario::Msg => vec![DemoMode::Msg],
         DemoScenario::Tcc => vec![DemoMode::Tcc],
         DemoScenario::Xa => vec![DemoMode::Xa],
+        DemoScenario::Workflow => vec![DemoMode::Workflow],
         DemoScenario::Kill => vec![DemoMode::Kill],
         DemoScenario::All => Vec::new(),
     };
     let options = DemoOptions {
         modes,
+        protocol: match args.protocol {
+            ProtocolChoice::Http => DemoProtocol::Http,
+            ProtocolChoice::Grpc => DemoProtocol::Grpc,
+        },
         fail_at: args.fail_at.and_then(|step| usize::try_from(step).ok()),
         binary: None,
         server_args: Vec::new(),

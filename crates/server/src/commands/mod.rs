@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod demo;
+mod migrate;
 mod serve;
 mod store;
 
@@ -32,6 +33,7 @@ pub fn dispatch(command: Option<Command>) -> ExitCode {
         Some(Command::BenchParticipant) => block_on(bench::participant()),
         Some(Command::Config(args)) => config::run(args.command),
         Some(Command::Store(args)) => store::run(args.command),
+        Some(Command::Migrate(args)) => block_on(migrate::run(args)),
         Some(Command::Tx(args)) => return block_on_client(ClientCommand::Tx(args)),
         Some(Command::Doctor(args)) => return block_on_client(ClientCommand::Doctor(args)),
         Some(Command::Completions { shell }) => {

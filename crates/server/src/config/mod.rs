@@ -14,6 +14,7 @@ pub mod sample;
 mod secret;
 mod settings;
 mod store;
+mod tracing;
 mod work;
 
 use std::num::NonZero;
@@ -26,6 +27,7 @@ pub use listen::{LimitsConfig, ListenConfig, TimeoutsConfig};
 pub use secret::Secret;
 pub use settings::{Origin, Setting, Settings};
 pub use store::{StoreConfig, StoreDriver};
+pub use tracing::{ExportSettings, TracingConfig};
 pub use work::{
     AlertConfig, CallsConfig, LogConfig, LogFormat, LogLevel, LogOutput, RetryConfig, Rotation,
 };
@@ -53,6 +55,8 @@ pub struct Config {
     pub calls: CallsConfig,
     /// Who is told of failing branches.
     pub alert: AlertConfig,
+    /// Where traces go.
+    pub tracing: TracingConfig,
     /// What is logged.
     pub log: LogConfig,
     /// The zone of times in answers. Since 0.1.0.
@@ -73,6 +77,7 @@ impl Default for Config {
             retry: RetryConfig::default(),
             calls: CallsConfig::default(),
             alert: AlertConfig::default(),
+            tracing: TracingConfig::default(),
             log: LogConfig::default(),
             zone: Zone::UTC,
             network_threads: 0,
@@ -97,6 +102,7 @@ impl Config {
             retry: RetryConfig::read(&mut reader),
             calls: CallsConfig::read(&mut reader),
             alert: AlertConfig::read(&mut reader),
+            tracing: TracingConfig::read(&mut reader),
             log: LogConfig::read(&mut reader),
             zone: reader.parsed("TimeZoneOffset", "hours from -14 to +14, such as +8", |text| {
                 Zone::parse(text).ok()
@@ -136,6 +142,7 @@ impl Config {
         self.timeouts.validate(&mut problems);
         self.calls.validate(&mut problems);
         self.alert.validate(&mut problems);
+        self.tracing.validate(&mut problems);
         if self.network_threads > NETWORK_THREADS_MAX {
             let text = format!("NetworkThreads should not be more than {NETWORK_THREADS_MAX}");
             problems.push(Problem::new("NetworkThreads", text));

@@ -142,7 +142,6 @@ const DRIVERS: Kind =
 const LEVELS: Kind = Kind::Choice(&["debug", "info", "warn", "error"]);
 const FORMATS: Kind = Kind::Choice(&["text", "json"]);
 
-const NO_DATABASE: &str = "the stores of this build need no database";
 const NO_DISCOVERY: &str = "service discovery is not in this build";
 const ROUND_ROBIN: &str = "a name's addresses are called in turn";
 const ALWAYS_SYNC: &str = "results are always written in batches, with the durability each needs";
@@ -154,18 +153,60 @@ pub const OPTIONS: &[OptionSpec] = &[
         DRIVERS,
         "boltdb",
         "Where transactions are kept. `boltdb` and `embedded` both mean the embedded store, \
-         `memory` forgets everything at the end; the others are not in this build.",
+         `memory` forgets everything at the end; `mysql` (MariaDB too), `postgres` and `redis` are \
+         shared by any number of servers. `sqlserver` is not supported.",
     ),
     ours("Store.Path", Kind::Text, "./dtmd-data", "The embedded store's directory."),
-    ignored("Store.Host", Kind::Text, "", NO_DATABASE),
-    ignored("Store.Port", Kind::Integer, "0", NO_DATABASE),
-    ignored("Store.User", Kind::Text, "", NO_DATABASE),
-    ignored("Store.Password", Kind::Secret, "", NO_DATABASE),
-    ignored("Store.Db", Kind::Text, "dtm", NO_DATABASE),
-    ignored("Store.Schema", Kind::Text, "public", NO_DATABASE),
-    ignored("Store.MaxOpenConns", Kind::Integer, "500", NO_DATABASE),
-    ignored("Store.MaxIdleConns", Kind::Integer, "500", NO_DATABASE),
-    ignored("Store.ConnMaxLifeTime", Kind::Minutes, "5", NO_DATABASE),
+    dtm(
+        "Store.Host",
+        Kind::Text,
+        "",
+        "The database's host. For Redis, several `host:port` with commas between them are a cluster, \
+         or the Sentinels if `Store.SentinelMaster` is set.",
+    ),
+    dtm("Store.Port", Kind::Integer, "0", "The database's port; unused where Host lists nodes."),
+    dtm("Store.User", Kind::Text, "", "The database's user."),
+    dtm("Store.Password", Kind::Secret, "", "The user's password."),
+    dtm(
+        "Store.Db",
+        Kind::Text,
+        "dtm",
+        "The database; it must exist. For Redis a number, and anything else is 0.",
+    ),
+    dtm("Store.Schema", Kind::Text, "public", "PostgreSQL: the schema of the tables."),
+    dtm("Store.MaxOpenConns", Kind::Integer, "500", "SQL: connections at most."),
+    dtm("Store.MaxIdleConns", Kind::Integer, "500", "SQL: idle connections kept at most."),
+    dtm(
+        "Store.ConnMaxLifeTime",
+        Kind::Minutes,
+        "5",
+        "SQL: a connection older than this is replaced.",
+    ),
+    ours(
+        "Store.Tls",
+        Kind::Choice(&["off", "on"]),
+        "off",
+        "Whether to speak TLS with the database. `on` checks its certificate against the system's \
+         authorities and `Store.TlsCaFile`.",
+    ),
+    ours(
+        "Store.TlsCaFile",
+        Kind::Text,
+        "",
+        "A PEM file of authorities for the database's certificate.",
+    ),
+    ours(
+        "Store.SentinelMaster",
+        Kind::Text,
+        "",
+        "Redis: the name under which the Sentinels in `Store.Host` know the master.",
+    ),
+    ours(
+        "Store.RedisWaitReplicas",
+        Kind::Integer,
+        "0",
+        "Redis: replicas that must have a change before it is acknowledged.",
+    ),
     ignored(
         "Store.DataExpire",
         Kind::Seconds,
@@ -178,7 +219,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "86400",
         "How long a finished transaction can still be queried. Unfinished ones never expire.",
     ),
-    ignored("Store.RedisPrefix", Kind::Text, "{a}", NO_DATABASE),
+    dtm(
+        "Store.RedisPrefix",
+        Kind::Text,
+        "{a}",
+        "Redis: how keys begin. Braces are left out: each transaction chooses its own slot.",
+    ),
     ours(
         "Listen",
         Kind::Text,
@@ -246,6 +292,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "By how much, up or down, each wait deviates, so that many transactions do not come \
          back in one moment. At most 50.",
     ),
+    ours(
+        "Lease",
+        Kind::Seconds,
+        "10",
+        "How long a server may be silent before others on the same store take its transactions \
+         over. Servers renew four times as often. At least 2.",
+    ),
     dtm(
         "RequestTimeout",
         Kind::Seconds,
@@ -285,6 +338,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "30",
         "How long one callback that resumes a workflow may take, unless the workflow has a \
          `request_timeout`: it runs the rest of the workflow.",
+    ),
+    ours(
+        "WorkflowCallbackGet",
+        Kind::Bool,
+        "false",
+        "`true`: a workflow without input is called back over HTTP by GET, as DTM does. `false`: \
+         always by POST, which is what resume routes are registered for.",
     ),
     ours(
         "CaFile",
@@ -375,6 +435,34 @@ pub const OPTIONS: &[OptionSpec] = &[
         Kind::Bool,
         "true",
         "Whether the hook is told when what was alerted is over.",
+    ),
+    ours(
+        "TracingEndpoint",
+        Kind::Text,
+        "",
+        "The base URL of an OTLP collector, such as `http://localhost:4318`, that traces are sent to \
+         over HTTP. Empty: `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `OTEL_EXPORTER_OTLP_ENDPOINT`, and \
+         without them nothing is traced.",
+    ),
+    ours(
+        "TracingServiceName",
+        Kind::Text,
+        "",
+        "The name of this service in traces. Empty: `OTEL_SERVICE_NAME`, or `dtmd`.",
+    ),
+    ours(
+        "TracingHeaders",
+        Kind::Secret,
+        "",
+        "Headers for the collector, `name=value` with commas between them. Empty: \
+         `OTEL_EXPORTER_OTLP_HEADERS`.",
+    ),
+    ours(
+        "TracingSamplePercent",
+        Kind::Integer,
+        "100",
+        "Of so many percent of the transactions whose caller says no trace is one begun here. A \
+         caller's own decision is kept.",
     ),
     dtm(
         "LogLevel",

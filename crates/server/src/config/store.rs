@@ -15,13 +15,13 @@ pub enum StoreDriver {
     Embedded,
     /// Nothing outlives the process.
     Memory,
-    /// Redis; not in this build.
+    /// Redis: one server, Sentinel or Cluster.
     Redis,
-    /// MySQL or MariaDB; not in this build.
+    /// MySQL or MariaDB.
     Mysql,
-    /// PostgreSQL; not in this build.
+    /// PostgreSQL.
     Postgres,
-    /// SQL Server; not in this build.
+    /// SQL Server; refused.
     SqlServer,
 }
 
@@ -76,6 +76,22 @@ pub struct StoreConfig {
     pub db: String,
     /// PostgreSQL's search path. Since 0.1.0.
     pub schema: String,
+    /// Connections to an SQL database, at most. Since 0.1.0.
+    pub max_open_conns: usize,
+    /// Idle connections kept, at most. Since 0.1.0.
+    pub max_idle_conns: usize,
+    /// The age at which an SQL connection is replaced. Since 0.1.0.
+    pub conn_max_life_time: Duration,
+    /// Whether to speak TLS with the database. Since 0.1.0.
+    pub tls: bool,
+    /// More authorities for the database's certificate. Since 0.1.0.
+    pub tls_ca_file: Option<PathBuf>,
+    /// The master's name at the Sentinels. Since 0.1.0.
+    pub sentinel_master: String,
+    /// How Redis keys begin. Since 0.1.0.
+    pub redis_prefix: String,
+    /// Redis replicas that must have a change before it is acknowledged. Since 0.1.0.
+    pub redis_wait_replicas: usize,
 }
 
 impl Default for StoreConfig {
@@ -91,13 +107,21 @@ impl Default for StoreConfig {
             password: Secret::default(),
             db: "dtm".into(),
             schema: "public".into(),
+            max_open_conns: 500,
+            max_idle_conns: 500,
+            conn_max_life_time: Duration::from_secs(300),
+            tls: false,
+            tls_ca_file: None,
+            sentinel_master: String::new(),
+            redis_prefix: "{a}".into(),
+            redis_wait_replicas: 0,
         }
     }
 }
 
 impl StoreConfig {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let drivers = "boltdb, embedded or memory";
+        let drivers = "boltdb, embedded, memory, mysql, postgres or redis";
         Self {
             driver: reader.parsed("Store.Driver", drivers, StoreDriver::parse),
             path: PathBuf::from(reader.text("Store.Path")),
@@ -109,6 +133,16 @@ impl StoreConfig {
             password: Secret::new(reader.text("Store.Password")),
             db: reader.text("Store.Db").into(),
             schema: reader.text("Store.Schema").into(),
+            max_open_conns: reader.integer("Store.MaxOpenConns"),
+            max_idle_conns: reader.integer("Store.MaxIdleConns"),
+            conn_max_life_time: reader.duration("Store.ConnMaxLifeTime"),
+            tls: reader.parsed("Store.Tls", "off or on", on_or_off),
+            tls_ca_file: Some(reader.text("Store.TlsCaFile"))
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            sentinel_master: reader.text("Store.SentinelMaster").into(),
+            redis_prefix: reader.text("Store.RedisPrefix").into(),
+            redis_wait_replicas: reader.integer("Store.RedisWaitReplicas"),
         }
     }
 
@@ -130,8 +164,14 @@ impl StoreConfig {
                 return;
             }
             StoreDriver::Embedded | StoreDriver::Memory => return,
-            StoreDriver::SqlServer => Vec::new(),
+            StoreDriver::SqlServer => {
+                let text = "Store.Driver sqlserver is not supported; move to mysql or postgres";
+                problems.push(Problem::new("Store.Driver", text));
+                return;
+            }
             StoreDriver::Redis => {
+                // A list of nodes names their ports; DTM wants the key all the same.
+                let port = ("Store.Port", self.port == 0 && !self.host.contains(':'));
                 vec![(host, "Redis host not valid"), (port, "Redis port not valid")]
             }
             StoreDriver::Mysql | StoreDriver::Postgres => vec![
@@ -141,15 +181,18 @@ impl StoreConfig {
                 (schema, "Postgres schema not valid"),
             ],
         };
-        let driver = self.driver.as_str();
-        let text = format!(
-            "Store.Driver {driver} is not in this build yet; use embedded or memory instead"
-        );
-        problems.push(Problem::new("Store.Driver", text));
         for ((key, wrong), text) in checks {
             if wrong {
                 problems.push(Problem::new(key, text));
             }
         }
+    }
+}
+
+fn on_or_off(word: &str) -> Option<bool> {
+    match word {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
     }
 }

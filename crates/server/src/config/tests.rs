@@ -214,7 +214,7 @@ fn dtms_validation_texts_are_kept() {
         ("Store: {Driver: redis}\n", "Redis port not valid"),
         (
             "Store: {Driver: sqlserver}\n",
-            "Store.Driver sqlserver is not in this build yet; use embedded or memory instead",
+            "Store.Driver sqlserver is not supported; move to mysql or postgres",
         ),
     ];
     for (text, expected) in rows {
@@ -237,7 +237,10 @@ fn problems_name_the_option_and_its_origin() {
         ("BodyMaxBytes: 1GB\n", "BodyMaxBytes is `1GB`; it takes a size"),
         ("AllowAnonymous: maybe\n", "AllowAnonymous is `maybe`; it takes true or false"),
         ("LogLevel: loud\n", "LogLevel is `loud`; it takes debug, info, warn or error"),
-        ("Store: {Driver: bolt}\n", "Store.Driver is `bolt`; it takes boltdb, embedded or memory"),
+        (
+            "Store: {Driver: bolt}\n",
+            "Store.Driver is `bolt`; it takes boltdb, embedded, memory, mysql, postgres or redis",
+        ),
         ("Listen: 0.0.0.0:80\n", "Listen is `0.0.0.0:80`; it takes an IP address"),
         ("StepsMax: 0\n", "StepsMax should not be less than 1"),
         ("AlertWebHook: example\n", "AlertWebHook should be a URL"),

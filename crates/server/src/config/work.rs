@@ -22,6 +22,8 @@ pub struct RetryConfig {
     pub interval_max: Duration,
     /// By how many percent, up or down, each wait deviates. Since 0.1.0.
     pub jitter_percent: u32,
+    /// How long a server may be silent before others take its transactions over. Since 0.1.0.
+    pub lease: Duration,
 }
 
 impl Default for RetryConfig {
@@ -32,6 +34,7 @@ impl Default for RetryConfig {
             interval: Duration::from_secs(10),
             interval_max: Duration::from_secs(3600),
             jitter_percent: 10,
+            lease: Duration::from_secs(10),
         }
     }
 }
@@ -44,6 +47,7 @@ impl RetryConfig {
             interval: reader.duration("RetryInterval"),
             interval_max: reader.duration("RetryIntervalMax"),
             jitter_percent: reader.integer("RetryJitterPercent"),
+            lease: reader.duration("Lease"),
         }
     }
 
@@ -74,6 +78,7 @@ impl RetryConfig {
             self.jitter_percent > 50,
             "RetryJitterPercent should not be more than 50",
         );
+        check("Lease", self.lease < Duration::from_secs(2), "Lease should not be less than 2");
         check(
             "TransCronInterval",
             self.trans_cron_interval.is_zero(),
@@ -97,6 +102,8 @@ pub struct CallsConfig {
     pub substring_result: bool,
     /// How long one callback of a workflow, which runs the rest of it, may take. Since 0.1.0.
     pub workflow_callback_timeout: Duration,
+    /// Whether a workflow without input is called back by GET, as DTM does. Since 0.1.0.
+    pub workflow_callback_get: bool,
     /// A PEM file of certificates to trust besides the system's. Since 0.1.0.
     pub ca_file: Option<PathBuf>,
 }
@@ -110,6 +117,7 @@ impl Default for CallsConfig {
             breaker_open: Duration::from_secs(5),
             substring_result: true,
             workflow_callback_timeout: Duration::from_secs(30),
+            workflow_callback_get: false,
             ca_file: None,
         }
     }
@@ -124,6 +132,7 @@ impl CallsConfig {
             breaker_open: reader.duration("BreakerOpen"),
             substring_result: reader.boolean("SubstringResult"),
             workflow_callback_timeout: reader.duration("WorkflowCallbackTimeout"),
+            workflow_callback_get: reader.boolean("WorkflowCallbackGet"),
             ca_file: Some(reader.text("CaFile")).filter(|text| !text.is_empty()).map(PathBuf::from),
         }
     }

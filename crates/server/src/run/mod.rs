@@ -13,11 +13,12 @@ mod stores;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use dtmd_engine::{DestinationLimits, Engine, EngineOptions};
 use dtmd_protocol::{Limits, Policy};
-use dtmd_transport::inbound::InboundOptions;
+use dtmd_transport::inbound::{InboundOptions, SpanHook};
 use dtmd_transport::outbound::OutboundOptions;
 use dtmd_transport_grpc::inbound::GrpcOptions;
 use dtmd_transport_grpc::outbound::Callers;
@@ -27,8 +28,13 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::logs;
+use crate::spans::{CallRules, Calling, Spans};
 use alerts::AlertSettings;
 use network::Network;
+pub(crate) use stores::sql_options;
+
+/// How long the last spans may take to be sent when the server stops.
+const SPANS_FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// A running server. Dropping it does not stop it; [`Server::stop`] does.
 pub struct Server {
@@ -37,6 +43,7 @@ pub struct Server {
     grpc_address: SocketAddr,
     test_control: Option<SocketAddr>,
     network: Network,
+    spans: Option<Arc<Spans>>,
     shutdown: watch::Sender<bool>,
     config: Config,
 }
@@ -52,7 +59,7 @@ impl Server {
     /// says what to do.
     pub async fn start(config: Config, reset: bool) -> anyhow::Result<Self> {
         config.validate()?;
-        let store = stores::open(&config)?;
+        let store = stores::open(&config).await?;
         if reset {
             store.reset().await.context("the store cannot be emptied")?;
             warn!("the store was emptied (-r)");
@@ -64,16 +71,21 @@ impl Server {
             // Better now than at the first call, in the middle of a transaction.
             caller.check_tls().map_err(|text| anyhow::anyhow!("CaFile: {text}"))?;
         }
+        let spans = spans(&config)?;
+        let rules = CallRules { workflow_callback_get: config.calls.workflow_callback_get };
+        let caller = Arc::new(Calling::new(caller, rules, spans.clone()));
         let engine = Engine::start(store, caller, engine_options(&config))
             .context("the store's thread cannot be started")?;
         let alerts = AlertSettings::new(&config.alert);
-        let network = Network::start(&config, &engine, &alerts, &watch).await?;
+        let hook = spans.clone().map(|spans| SpanHook::new(spans)).unwrap_or_default();
+        let network = Network::start(&config, &engine, &alerts, &hook, &watch).await?;
         let server = Self {
             address: network.address,
             grpc_address: network.grpc_address,
             test_control: network.test_control,
             engine,
             network,
+            spans,
             shutdown,
             config,
         };
@@ -128,6 +140,9 @@ impl Server {
         }
         let _ = self.shutdown.send(true);
         self.network.join().await;
+        if let Some(spans) = &self.spans {
+            spans.flush(SPANS_FLUSH_MAX).await;
+        }
         info!("stopped");
     }
 }
@@ -144,6 +159,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     Ok(())
 }
 
+/// Starts the export of spans, if a collector is named.
+fn spans(config: &Config) -> anyhow::Result<Option<Arc<Spans>>> {
+    let settings = config.tracing.settings(&|name| std::env::var(name).ok());
+    let settings = settings.map_err(|text| anyhow::anyhow!("tracing: {text}"))?;
+    Ok(settings.map(|settings| {
+        info!(target: logs::START, service = settings.service_name, "traces are exported");
+        Spans::start(settings)
+    }))
+}
+
 fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         policy: Policy {
@@ -153,7 +178,7 @@ fn engine_options(config: &Config) -> EngineOptions {
             timeout_to_fail: config.retry.timeout_to_fail,
             request_timeout: config.calls.request_timeout,
             workflow_callback_timeout: config.calls.workflow_callback_timeout,
-            lease: config.retry.interval,
+            lease: config.retry.lease,
             ..Policy::default()
         },
         limits: Limits {

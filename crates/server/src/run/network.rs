@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow};
 use dtmd_engine::Engine;
-use dtmd_transport::inbound::{self, InboundOptions};
+use dtmd_transport::inbound::{self, InboundOptions, SpanHook};
 use dtmd_transport_grpc::inbound::{self as grpc, GrpcOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -55,10 +55,12 @@ impl Network {
         config: &Config,
         engine: &Engine,
         alerts: &AlertSettings,
+        spans: &SpanHook,
         shutdown: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let count = config.network_threads();
         let (mut options, mut grpc_options) = (inbound_options(config), grpc_options(config));
+        (options.spans, grpc_options.spans) = (spans.clone(), spans.clone());
         options.connections_max = options.connections_max.div_ceil(count);
         grpc_options.connections_max = grpc_options.connections_max.div_ceil(count);
         let mut places = free_places(config)?;

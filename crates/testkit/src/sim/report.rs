@@ -73,6 +73,47 @@ impl Report {
         count(FaultKind::Crash) + count(FaultKind::CrashAfterWrite)
     }
 
+    /// Returns the report as a few long lines: totals, faults, absorbed, rows, calls.
+    pub fn lines(&self) -> Vec<String> {
+        let listed = |pairs: Vec<(String, u64)>| {
+            let pairs: Vec<String> =
+                pairs.into_iter().map(|(what, count)| format!("{what} {count}")).collect();
+            pairs.join(", ")
+        };
+        let faults = FaultKind::ALL
+            .iter()
+            .map(|kind| (kind.name().to_owned(), self.faults.get(kind).copied().unwrap_or(0)));
+        let moves =
+            self.coverage.moves.iter().map(|((trans_type, from, to), count)| {
+                (format!("{trans_type} {from}->{to}"), *count)
+            });
+        let calls = self.coverage.calls.iter();
+        let calls = calls.map(|((trans_type, op), count)| (format!("{trans_type} {op}"), *count));
+        let absorbed = &self.absorbed;
+        vec![
+            format!(
+                "{} transactions in {} worlds ({} with a journal), {} events, {} server crashes",
+                self.transactions,
+                self.worlds,
+                self.embedded,
+                self.events,
+                self.crashes()
+            ),
+            format!("faults: {}", listed(faults.collect())),
+            format!(
+                "absorbed: {} null compensations, {} hanging actions, {} duplicates, {} local \
+                 commits refused, {} xa rollbacks waited",
+                absorbed.null_compensations,
+                absorbed.hanging,
+                absorbed.duplicates,
+                absorbed.commits_refused,
+                absorbed.xa_waits
+            ),
+            format!("rows: {}", listed(moves.collect())),
+            format!("calls: {}", listed(calls.collect())),
+        ]
+    }
+
     /// Returns what should have been reached and was not: kinds of faults that never happened, rows
     /// of tables and calls that were not seen, barrier cases that did not occur.
     pub fn missing(&self) -> Vec<String> {

@@ -15,6 +15,7 @@ mod guard;
 mod health;
 mod options;
 mod problem;
+mod reading;
 mod sockets;
 
 use dtmd_engine::Engine;
@@ -33,6 +34,7 @@ use crate::proto::dtmgimp::dtm_server::DtmServer;
 
 pub use options::GrpcOptions;
 pub use problem::Problem;
+pub use reading::{read_registration, read_transaction};
 
 /// Metadata of a request: deliver the branches of a message at once, as the option `concurrent`
 /// does over HTTP (spec 07 D38). `1` or `true`.
@@ -79,7 +81,7 @@ fn router(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let max = options.message_max_bytes();
-    let dtm = DtmServer::new(dtm::Dtm::new(engine.clone()))
+    let dtm = DtmServer::new(dtm::Dtm::new(engine.clone(), options.spans.clone()))
         .max_decoding_message_size(max)
         .max_encoding_message_size(usize::MAX);
     let admin = AdminServer::new(admin::Admin::new(engine.clone()))

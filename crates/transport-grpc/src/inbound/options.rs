@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dtmd_transport::inbound::SpanHook;
+
 /// Settings of one listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcOptions {
@@ -27,6 +29,8 @@ pub struct GrpcOptions {
     pub connection_age_grace: Duration,
     /// How long running requests may go on after shutdown.
     pub drain: Duration,
+    /// Who is told of accepted requests, for tracing.
+    pub spans: SpanHook,
 }
 
 impl GrpcOptions {
@@ -51,6 +55,7 @@ impl Default for GrpcOptions {
             connection_age_max: Duration::from_secs(1800),
             connection_age_grace: Duration::from_secs(60),
             drain: Duration::from_secs(10),
+            spans: SpanHook::default(),
         }
     }
 }

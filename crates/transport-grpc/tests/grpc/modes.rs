@@ -41,6 +41,40 @@ async fn a_saga_succeeds() {
     }
 }
 
+/// The caller's trace goes with the transaction to every branch, over both protocols.
+#[tokio::test]
+async fn branches_join_the_callers_trace() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (mut stage, service) = (Stage::start().await, willing().await);
+    let http = Service::http(at_once(|_| (200, "{}"))).await;
+    let traced = |message: DtmRequest, parent: &'static str| {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        metadata.insert("traceparent", MetadataValue::from_static(parent));
+        metadata.insert("tracestate", MetadataValue::from_static("vendor=1"));
+        request
+    };
+    let steps = [(&*service.method("Out"), ""), (&*http.url("/in"), "")];
+    stage.dtm.submit(traced(request("saga", "s1", &steps), TRACE)).await.unwrap();
+    for call in [&service.heard()[0], &http.heard()[0]] {
+        assert_eq!(call.header("traceparent"), TRACE);
+        assert_eq!(call.header("tracestate"), "vendor=1");
+    }
+
+    // A message's two requests: the first one's trace counts, and it outlives both.
+    let mut message = request("msg", "m1", &[(&service.method("Later"), "")]);
+    message.query_prepared = service.method("Query");
+    stage.dtm.prepare(traced(message.clone(), TRACE)).await.unwrap();
+    stage.dtm.submit(message).await.unwrap();
+    assert_eq!(service.heard()[1].header("traceparent"), TRACE);
+    assert_eq!(stage.global("m1").await.options.branch_headers["traceparent"], TRACE);
+
+    // What is no trace is not stored.
+    stage.dtm.submit(traced(request("saga", "s2", &steps[..1]), "00-nonsense")).await.unwrap();
+    assert_eq!(service.heard()[2].header("traceparent"), "");
+    assert_eq!(service.heard()[2].header("tracestate"), "");
+}
+
 #[tokio::test]
 async fn a_saga_is_compensated_and_its_caller_told_why() {
     let service = Service::grpc(at_once(|heard| match heard.name() {

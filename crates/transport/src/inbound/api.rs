@@ -17,6 +17,7 @@ use super::options::InboundOptions;
 use super::query_string::QueryString;
 use super::reply::{Problem, Reply};
 use super::router::{Found, Route, find};
+use super::spans::RequestSpan;
 use super::trace::TraceContext;
 
 /// What the handlers work with.
@@ -28,8 +29,8 @@ pub(super) struct Api {
 /// One request, as the handlers see it.
 pub(super) struct Asked<'a> {
     pub(super) principal: Principal,
-    /// The trace it belongs to.
-    pub(super) trace: TraceContext,
+    /// The trace it belongs to, and its own span in it.
+    pub(super) span: RequestSpan,
     pub(super) query: QueryString<'a>,
     /// What the path names, still encoded.
     pub(super) name: &'a str,
@@ -48,8 +49,14 @@ impl Api {
         };
         let query = QueryString::new(head.uri.query());
         let trace = TraceContext::of(&head.headers);
-        let asked = Asked { principal, trace, query, name, body };
-        self.dispatch(route, &asked).await.unwrap_or_else(Reply::from)
+        let span = match traced(route) {
+            Some(is_root) => self.options.spans.begin("http", route.name(), is_root, trace),
+            None => RequestSpan::untold(trace),
+        };
+        let asked = Asked { principal, span, query, name, body };
+        let reply = self.dispatch(route, &asked).await.unwrap_or_else(Reply::from);
+        asked.span.end((200..400).contains(&reply.status()));
+        reply
     }
 
     async fn dispatch(&self, route: Route, asked: &Asked<'_>) -> Result<Reply, Problem> {
@@ -58,9 +65,11 @@ impl Api {
         match route {
             Route::Submit => transactions::submit(self, asked, body).await.map(done),
             Route::Prepare => transactions::prepare(self, asked, body).await.map(done),
-            Route::RegisterBranch => transactions::register_branch(self, body).await.map(done),
-            Route::Abort => transactions::abort(self, body).await.map(done),
-            Route::ForceStop => transactions::force_stop(self, body).await.map(done),
+            Route::RegisterBranch => {
+                transactions::register_branch(self, asked, body).await.map(done)
+            }
+            Route::Abort => transactions::abort(self, asked, body).await.map(done),
+            Route::ForceStop => transactions::force_stop(self, asked, body).await.map(done),
             Route::PrepareWorkflow => transactions::prepare_workflow(self, asked).await,
             Route::Query => queries::query(self, asked).await,
             Route::All => queries::all(self, asked).await,
@@ -83,6 +92,7 @@ impl Api {
             Route::Attempts => operating::attempts(self, asked).await,
             Route::Alerts => Ok(operating::alerts(self)),
             Route::Info => Ok(operating::info(self).await),
+            Route::Store => Ok(operating::store(self).await),
             Route::Root => Ok(system::root(self)),
             Route::NotFound => Ok(Reply::not_found()),
         }
@@ -123,6 +133,16 @@ impl Handler for Api {
             "request"
         );
         reply.into()
+    }
+}
+
+/// Returns whether a request is traced: those that change a transaction. True if it may bring a new
+/// one, and so begin a trace.
+fn traced(route: Route) -> Option<bool> {
+    match route {
+        Route::Submit | Route::Prepare | Route::PrepareWorkflow | Route::JsonRpc => Some(true),
+        Route::RegisterBranch | Route::Abort | Route::ForceStop => Some(false),
+        _ => None,
     }
 }
 

@@ -21,6 +21,7 @@ mod options;
 mod query_string;
 mod reply;
 mod router;
+mod spans;
 mod test_control;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 pub use bind::bind;
 pub use guard::Principal;
 pub use options::InboundOptions;
+pub use spans::{EndedRequest, RequestSpan, RequestSpans, SpanHook};
 pub use test_control::{ConfigChange, Configure, serve_test_control};
 pub use trace::TraceContext;
 

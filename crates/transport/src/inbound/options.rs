@@ -5,6 +5,7 @@ use std::time::Duration;
 use dtmd_wire::Zone;
 
 use super::connection::ConnectionLimits;
+use super::spans::SpanHook;
 
 /// Settings of one listener. Every deadline is kept to within an eighth of the shortest one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct InboundOptions {
     pub write_deadline: Duration,
     /// How long running requests may go on after shutdown.
     pub drain: Duration,
+    /// Who is told of accepted requests, for tracing.
+    pub spans: SpanHook,
 }
 
 impl Default for InboundOptions {
@@ -47,6 +50,7 @@ impl Default for InboundOptions {
             idle_deadline: Duration::from_secs(120),
             write_deadline: Duration::from_secs(30),
             drain: Duration::from_secs(10),
+            spans: SpanHook::default(),
         }
     }
 }

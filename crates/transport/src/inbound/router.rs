@@ -30,6 +30,7 @@ pub(super) enum Route {
     Attempts,
     Alerts,
     Info,
+    Store,
     Root,
     NotFound,
 }
@@ -63,6 +64,7 @@ impl Route {
             Self::Attempts => "attempts",
             Self::Alerts => "alerts",
             Self::Info => "info",
+            Self::Store => "store",
             Self::Root => "root",
             Self::NotFound => "notfound",
         }
@@ -121,6 +123,7 @@ fn exact<'a>(method: &Method, path: &'a str) -> Option<(Route, &'a str)> {
         ("GET" | "HEAD", "/readyz") => Route::Readyz,
         ("GET", "/dtmd/v1/alerts") => Route::Alerts,
         ("GET", "/dtmd/v1/info") => Route::Info,
+        ("GET", "/dtmd/v1/store") => Route::Store,
         ("GET", path) if path.starts_with("/dtmd/v1/transactions/") => {
             let rest = path.strip_prefix("/dtmd/v1/transactions/")?;
             let gid = rest.strip_suffix("/attempts")?;
@@ -171,6 +174,7 @@ mod tests {
             ("GET", "/api/metrics", Route::Metrics),
             ("GET", "/dtmd/v1/alerts", Route::Alerts),
             ("GET", "/dtmd/v1/info", Route::Info),
+            ("GET", "/dtmd/v1/store", Route::Store),
             ("GET", "/healthz", Route::Healthz),
             ("GET", "/readyz", Route::Readyz),
             ("GET", "/", Route::Root),

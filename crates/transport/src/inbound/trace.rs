@@ -36,6 +36,21 @@ impl TraceContext {
         Self { parent: Some(parent.to_owned()), state: state.map(str::to_owned) }
     }
 
+    /// Returns a context of these texts, which are as the standard has them.
+    pub fn new(parent: String, state: Option<String>) -> Self {
+        Self { parent: Some(parent), state }
+    }
+
+    /// Returns the `traceparent`, if there is one.
+    pub fn parent(&self) -> Option<&str> {
+        self.parent.as_deref()
+    }
+
+    /// Returns the `tracestate`, if there is one.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
     /// Puts the trace among a transaction's branch headers, unless the transaction has one already
     /// or its headers would exceed the limits.
     pub fn attach(self, options: &mut Options, limits: &Limits) {

@@ -1,35 +1,23 @@
-//! Opening connections: resolve, check, TCP, TLS, HTTP/1.1.
+//! Opening connections: resolve, check, TCP, TLS.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use super::connection::{Connection, Stream};
 use super::egress::check_egress;
 use super::options::OutboundOptions;
-use super::pool::{Connection, IdleClock};
 use super::resolve::{ResolveError, Resolver};
 use super::target::{Host, Target};
-
-/// The longest head of an answer, in bytes; also what is buffered of its body at once.
-const HEAD_MAX_BYTES: usize = 64 << 10;
-/// The most header lines of an answer.
-const HEADERS_MAX: usize = 100;
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +83,7 @@ impl Connector {
     ) -> Result<Connection, CallError> {
         let tcp = self.open_tcp(target, options).await?;
         if !target.tls {
-            return shake_hands(target, tcp, options.idle_timeout, permit).await;
+            return Ok(Connection::new(Stream::Tcp(tcp), permit));
         }
         let failed = |why: &dyn std::fmt::Display| {
             CallError::unreachable(format!("TLS with {}: {why}", target.place()))
@@ -108,7 +96,7 @@ impl Connector {
         };
         let tls = TlsConnector::from(config).connect(name, tcp).await;
         let tls = tls.map_err(|error| failed(&error))?;
-        shake_hands(target, tls, options.idle_timeout, permit).await
+        Ok(Connection::new(Stream::Tls(Box::new(tls)), permit))
     }
 
     async fn open_tcp(
@@ -187,62 +175,8 @@ pub(super) fn words_of(error: &io::Error) -> String {
     }
 }
 
-async fn shake_hands<T>(
-    target: &Target,
-    io: T,
-    idle_timeout: Duration,
-    permit: OpenPermit,
-) -> Result<Connection, CallError>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut builder = http1::Builder::new();
-    // Some services compare header names by case, against what DTM's Go client sends.
-    builder.title_case_headers(true).max_headers(HEADERS_MAX).max_buf_size(HEAD_MAX_BYTES);
-    let shaken = builder.handshake::<_, Full<Bytes>>(TokioIo::new(io)).await;
-    let (send, driver) = shaken.map_err(|error| {
-        CallError::unreachable(format!("connect to {}: {error}", target.place()))
-    })?;
-    let (connection, idle) = Connection::new(send);
-    tokio::spawn(drive(driver, idle, idle_timeout, permit));
-    Ok(connection)
-}
-
-/// Runs a connection until it closes, has been idle for too long, or belongs to nobody.
-///
-/// It ends by itself: a connection is held by a pool or by a call, and both have bounds.
-async fn drive<T>(
-    driver: http1::Connection<TokioIo<T>, Full<Bytes>>,
-    idle: Arc<IdleClock>,
-    idle_timeout: Duration,
-    permit: OpenPermit,
-) where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut driver = pin!(driver);
-    let mut alarm = pin!(sleep(idle_timeout));
-    loop {
-        // Both branches only poll what is pinned outside, so neither loses anything.
-        tokio::select! {
-            biased;
-            _ = &mut driver => break,
-            () = &mut alarm => {}
-        }
-        // The alarm is set anew when it rings, not with every call.
-        let left = match idle.idle_for() {
-            _ if Arc::strong_count(&idle) == 1 => break,
-            Some(idle_for) if idle_for >= idle_timeout => break,
-            Some(idle_for) => idle_timeout - idle_for,
-            None => idle_timeout,
-        };
-        // Never sooner than the clocks can tell apart, or the task would spin.
-        alarm.as_mut().reset(Instant::now() + left.max(Duration::from_millis(1)));
-    }
-    drop(permit);
-}
-
 /// Counts one open connection until it is dropped.
-struct OpenPermit(Arc<AtomicUsize>);
+pub(super) struct OpenPermit(Arc<AtomicUsize>);
 
 impl OpenPermit {
     fn take(open: &Arc<AtomicUsize>, limit: usize) -> Result<Self, CallError> {

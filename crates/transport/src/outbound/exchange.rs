@@ -1,22 +1,16 @@
 //! One request and its answer, on a kept connection or a new one.
 
-use std::error::Error as _;
-use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dtmd_engine::{Answer, BranchCall};
 use dtmd_protocol::Outcome;
 use dtmd_wire::{http_outcome, jsonrpc_outcome};
-use http::response::Parts;
-use http::{Response, StatusCode, Version, header};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
+use super::answer::{Answered, Reader};
 use super::connect::{CallError, words_of};
-use super::pool::{self, Connection};
-use super::request::Outgoing;
+use super::connection::{Connection, Failed, FailedWhy};
+use super::pool;
 use super::target::Target;
 use super::{HttpCaller, Style, unknown};
 
@@ -24,13 +18,8 @@ use super::{HttpCaller, Style, unknown};
 pub(super) struct Exchange {
     pub(super) style: Style,
     pub(super) target: Arc<Target>,
-    pub(super) request: Outgoing,
-}
-
-/// What an answer is judged by: its head, and its body up to the limit.
-struct Read {
-    head: Parts,
-    body: Bytes,
+    /// Head and body.
+    pub(super) request: Vec<u8>,
 }
 
 /// How far a call had come when its time was up.
@@ -47,10 +36,10 @@ impl HttpCaller {
         let Exchange { style, target, request } = exchange;
         let limit = call.call.timeout;
         let mut phase = Phase::Connecting;
-        let send = self.send(call, style, &target, request, &mut phase);
+        let send = self.send(&target, &request, &mut phase);
         let failed = match timeout(limit, send).await {
-            Ok(Ok(read)) => {
-                return Answer { outcome: self.judge(&read, style), unreachable: false };
+            Ok(Ok(answer)) => {
+                return Answer { outcome: self.judge(&answer, style), unreachable: false };
             }
             Ok(Err(failed)) => failed,
             Err(_) => {
@@ -72,26 +61,17 @@ impl HttpCaller {
     ///
     /// A redirect is never followed (spec 07 D18): it would lead past what was checked at submit,
     /// and turn a POST into a GET. A body longer than the limit is judged by the part that was read.
-    fn judge(&self, read: &Read, style: Style) -> Outcome {
-        let status = read.head.status;
-        let is_redirect = matches!(
-            status,
-            StatusCode::MOVED_PERMANENTLY
-                | StatusCode::FOUND
-                | StatusCode::SEE_OTHER
-                | StatusCode::TEMPORARY_REDIRECT
-                | StatusCode::PERMANENT_REDIRECT
-        );
-        if is_redirect {
+    fn judge(&self, answer: &Answered, style: Style) -> Outcome {
+        let Answered { status, body, .. } = answer;
+        if matches!(status, 301 | 302 | 303 | 307 | 308) {
             return unknown(format!(
-                "HTTP status {}: redirects are not followed, give the final URL",
-                status.as_u16()
+                "HTTP status {status}: redirects are not followed, give the final URL"
             ));
         }
         let rule = self.options.substring_rule;
         match style {
-            Style::JsonRpc => jsonrpc_outcome(status.as_u16(), &read.body, rule),
-            _ => http_outcome(status.as_u16(), &read.body, rule),
+            Style::JsonRpc => jsonrpc_outcome(*status, body, rule),
+            _ => http_outcome(*status, body, rule),
         }
     }
 
@@ -101,120 +81,47 @@ impl HttpCaller {
     /// and the retry that would come later sends the same.
     async fn send(
         &self,
-        call: &BranchCall,
-        style: Style,
         target: &Arc<Target>,
-        mut request: Outgoing,
+        request: &[u8],
         phase: &mut Phase,
-    ) -> Result<Read, CallError> {
-        while let Some(mut kept) = pool::check_out(&self.pool, &target.destination, &self.options) {
-            if kept.send.ready().await.is_err() {
-                // Closed while it lay here; nothing was sent, so the next one may be tried.
-                continue;
-            }
-            *phase = Phase::Waiting;
-            match kept.send.send_request(request).await {
-                Ok(response) => return self.read(target, kept, response, phase).await,
-                Err(error) if is_stale(&error) => {
-                    let again = style.request(call, target);
-                    request = again.map_err(CallError::declined)?;
-                    break;
-                }
-                Err(error) => return Err(broken(target, &error, "no answer")),
+    ) -> Result<Answered, CallError> {
+        if let Some(kept) = pool::check_out(&self.pool, &target.destination, &self.options) {
+            match self.send_on(kept, target, request, phase).await {
+                Err(failed) if failed.is_stale() => {}
+                sent => return sent.map_err(|failed| broken(target, failed)),
             }
         }
         *phase = Phase::Connecting;
         // Boxed because it is rare and large, TLS included: every call's future would carry it.
-        let mut fresh = Box::pin(self.connector.connect(target, &self.options)).await?;
-        *phase = Phase::Waiting;
-        match fresh.send.send_request(request).await {
-            Ok(response) => self.read(target, fresh, response, phase).await,
-            Err(error) => Err(broken(target, &error, "no answer")),
-        }
+        let fresh = Box::pin(self.connector.connect(target, &self.options)).await?;
+        let sent = self.send_on(fresh, target, request, phase).await;
+        sent.map_err(|failed| broken(target, failed))
     }
 
-    async fn read(
+    async fn send_on(
         &self,
+        mut connection: Connection,
         target: &Arc<Target>,
-        connection: Connection,
-        response: Response<Incoming>,
+        request: &[u8],
         phase: &mut Phase,
-    ) -> Result<Read, CallError> {
-        *phase = Phase::Reading;
-        let (head, mut body) = response.into_parts();
-        let read = read_body(&mut body, self.options.response_max_bytes).await;
-        let (body, is_complete) =
-            read.map_err(|error| broken(target, &error, "the answer broke off"))?;
-        if is_complete && is_kept_alive(&head) {
+    ) -> Result<Answered, Failed> {
+        *phase = Phase::Waiting;
+        let reader = Reader::new(self.options.response_max_bytes);
+        let answer = connection.exchange(request, reader, || *phase = Phase::Reading).await?;
+        if answer.is_kept_alive {
             pool::check_in(&self.pool, &target.destination, connection, &self.options);
         }
-        Ok(Read { head, body })
+        Ok(answer)
     }
 }
 
-/// Reads a body up to a limit; returns whether that was all of it.
-async fn read_body(body: &mut Incoming, limit: usize) -> Result<(Bytes, bool), hyper::Error> {
-    let mut all = Bytes::new();
-    // Nearly every body is one piece, which is then not copied.
-    let mut pieces: Vec<u8> = Vec::new();
-    while !body.is_end_stream() {
-        let Some(frame) = body.frame().await else { break };
-        let Ok(mut piece) = frame?.into_data() else { continue };
-        let read = all.len() + pieces.len();
-        let is_too_long = piece.len() > limit - read;
-        piece.truncate(limit - read);
-        if read == 0 {
-            all = piece;
-        } else {
-            if pieces.is_empty() {
-                pieces = std::mem::take(&mut all).into();
-            }
-            pieces.extend_from_slice(&piece);
-        }
-        if is_too_long {
-            let all = if pieces.is_empty() { all } else { Bytes::from(pieces) };
-            return Ok((all, false));
-        }
-    }
-    Ok((if pieces.is_empty() { all } else { Bytes::from(pieces) }, true))
-}
-
-/// Returns whether the service will take another request on the connection.
-fn is_kept_alive(head: &Parts) -> bool {
-    let closes =
-        |value: &str| value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close"));
-    head.version == Version::HTTP_11
-        && !head.status.is_informational()
-        && !head
-            .headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .any(|value| value.to_str().is_ok_and(closes))
-}
-
-/// Returns whether a kept connection failed as one does that the service had closed.
-fn is_stale(error: &hyper::Error) -> bool {
-    error.is_canceled() || error.is_closed() || error.is_incomplete_message() || {
-        let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-        kind.is_some_and(|error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::NotConnected
-                    | io::ErrorKind::UnexpectedEof
-            )
-        })
-    }
-}
-
-fn broken(target: &Target, error: &hyper::Error, what: &str) -> CallError {
-    let why = match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        Some(error) => words_of(error),
-        None if error.is_incomplete_message() => "the connection was closed".to_owned(),
-        None if error.is_parse() => format!("what it sent is not HTTP ({error})"),
-        None => error.to_string(),
+/// Returns why a connection gave no answer.
+pub(super) fn broken(target: &Target, failed: Failed) -> CallError {
+    let what = if failed.in_body { "the answer broke off" } else { "no answer" };
+    let why = match failed.why {
+        FailedWhy::Closed => "the connection was closed".to_owned(),
+        FailedWhy::Io(error) => words_of(&error),
+        FailedWhy::NotHttp(why) => format!("what it sent is not HTTP ({why})"),
     };
     CallError::unreachable(format!("{what} from {}: {why}", target.place()))
 }

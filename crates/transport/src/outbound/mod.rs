@@ -4,14 +4,17 @@
 //!
 //! 1. [`HttpCaller`]: the [`BranchCaller`] of `http` and `https` URLs; picks the style of a call.
 //! 2. `target` and `request`: what a URL and a call become on the wire.
-//! 3. `pool` and `connect`: keep-alive connections per thread; `egress` decides where they may lead.
+//! 3. `connection` and `answer`: one exchange over a socket; bytes read as an answer.
+//! 4. `pool` and `connect`: keep-alive connections per thread; `egress` decides where they may lead.
 //!
 //! What an answer means is decided in `dtmd-wire`; here is decided whether there was one.
 //!
 //! Where it differs from DTM on purpose (spec 07 D18, D43): redirects are not followed, no cookies
 //! are kept, answers are read up to a limit, addresses are checked.
 
+mod answer;
 mod connect;
+mod connection;
 mod egress;
 mod exchange;
 mod options;
@@ -38,7 +41,7 @@ pub use request::{BRANCH_HEADERS_MAX, BRANCH_HEADERS_MAX_BYTES, branch_headers_r
 use connect::Connector;
 use exchange::Exchange;
 use pool::PoolKey;
-use request::{Outgoing, http_request, jsonrpc_request};
+use request::{http_request, jsonrpc_request};
 use resolve::Resolver;
 use target::Target;
 
@@ -99,7 +102,7 @@ impl HttpCaller {
 }
 
 impl Style {
-    fn request(self, call: &BranchCall, target: &Target) -> Result<Outgoing, String> {
+    fn request(self, call: &BranchCall, target: &Target) -> Result<Vec<u8>, String> {
         match self {
             Self::JsonRpc => jsonrpc_request(call, target),
             Self::Http | Self::Nothing => http_request(call, target),

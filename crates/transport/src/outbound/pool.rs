@@ -1,19 +1,22 @@
 //! Idle connections, kept by the thread that used them.
 //!
-//! A thread finds its connections without a lock and without waking another thread. What is idle is
-//! bounded here; what is open in all is bounded by the [`Connector`](super::connect::Connector).
+//! A thread finds its connections without waiting for another one. What is idle is bounded here;
+//! what is open in all is bounded by the [`Connector`](super::connect::Connector).
+//!
+//! One task for all of a thread's idle connections, the *keeper*, closes those that the service has
+//! closed or that have been idle for too long. It sleeps while connections come and go.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::SendRequest;
 use tokio::runtime;
+use tokio::time::{Sleep, sleep};
 
+use super::connection::Connection;
 use super::options::OutboundOptions;
 use super::target::Target;
 
@@ -35,62 +38,26 @@ pub(super) struct PoolKey;
 #[derive(Default)]
 struct Local {
     targets: HashMap<Arc<str>, Arc<Target>>,
-    idle: HashMap<Arc<str>, Vec<Connection>>,
-    idle_count: usize,
-    swept_at: Option<Instant>,
+    // A mutex for the keeper's sake: a runtime of several threads may run it on another one.
+    idle: Arc<Mutex<Idle>>,
 }
 
-/// An open connection.
-pub(super) struct Connection {
-    /// Sends requests into it.
-    pub(super) send: SendRequest<Full<Bytes>>,
-    idle: Arc<IdleClock>,
-    opened_at: Instant,
+/// One thread's idle connections.
+#[derive(Default)]
+struct Idle {
+    by_destination: HashMap<Arc<str>, Vec<Connection>>,
+    count: usize,
+    keeper: Option<Keeper>,
+}
+
+/// How the keeper is reached.
+struct Keeper {
     runtime: runtime::Id,
+    /// Set when it has run for the first time.
+    waker: Option<Waker>,
 }
 
-/// Tells a connection's task since when the connection has not been used.
-#[derive(Debug)]
-pub(super) struct IdleClock {
-    opened_at: Instant,
-    /// Milliseconds after `opened_at`; [`BUSY`] while a call uses the connection.
-    idle_since: AtomicU64,
-}
-
-const BUSY: u64 = u64::MAX;
-
-impl IdleClock {
-    /// Returns for how long the connection has been idle, `None` while it is used.
-    pub(super) fn idle_for(&self) -> Option<Duration> {
-        // The value stands alone: nothing else is read on the strength of it.
-        match self.idle_since.load(Ordering::Relaxed) {
-            BUSY => None,
-            since => Some(self.opened_at.elapsed().saturating_sub(Duration::from_millis(since))),
-        }
-    }
-}
-
-impl Connection {
-    /// Returns a new connection, in use, and what its task watches.
-    pub(super) fn new(send: SendRequest<Full<Bytes>>) -> (Self, Arc<IdleClock>) {
-        let opened_at = Instant::now();
-        let idle = Arc::new(IdleClock { opened_at, idle_since: AtomicU64::new(BUSY) });
-        let runtime = runtime::Handle::current().id();
-        let connection = Self { send, idle: idle.clone(), opened_at, runtime };
-        (connection, idle)
-    }
-
-    fn set_idle(&self) {
-        let since = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(BUSY - 1);
-        self.idle.idle_since.store(since, Ordering::Relaxed);
-    }
-
-    fn set_busy(&self) {
-        self.idle.idle_since.store(BUSY, Ordering::Relaxed);
-    }
-}
-
-/// Runs `work` on the thread's pool of a caller.
+/// Runs `work` on the thread's part of a caller.
 fn with_local<T>(key: &Arc<PoolKey>, work: impl FnOnce(&mut Local) -> T) -> T {
     LOCALS.with_borrow_mut(|locals| {
         let known = locals.iter().position(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(key)));
@@ -130,21 +97,22 @@ pub(super) fn target(
 /// Takes the connection to a destination that was used last, if one is open and young enough.
 pub(super) fn check_out(
     key: &Arc<PoolKey>,
-    destination: &Arc<str>,
+    destination: &str,
     options: &OutboundOptions,
 ) -> Option<Connection> {
     let runtime = runtime::Handle::current().id();
     with_local(key, |local| {
-        let idle = local.idle.get_mut(destination)?;
-        while let Some(connection) = idle.pop() {
-            local.idle_count -= 1;
-            // A connection's task lives in the runtime that opened it; a thread that has entered
-            // another one since would wait for a task that nobody runs.
-            let usable = !connection.send.is_closed()
-                && connection.runtime == runtime
-                && connection.opened_at.elapsed() < options.connection_age_max;
-            if usable {
-                connection.set_busy();
+        let mut idle = lock(&local.idle);
+        let idle = &mut *idle;
+        let of_destination = idle.by_destination.get_mut(destination)?;
+        while let Some(mut connection) = of_destination.pop() {
+            idle.count -= 1;
+            // A thread that has entered another runtime since would wait for a socket that nobody
+            // watches. What has happened to a quiet one is learned here or by the request itself.
+            let is_usable = connection.runtime == runtime
+                && connection.opened_at.elapsed() < options.connection_age_max
+                && connection.is_quiet(&mut Context::from_waker(Waker::noop()));
+            if is_usable {
                 return Some(connection);
             }
         }
@@ -156,50 +124,124 @@ pub(super) fn check_out(
 pub(super) fn check_in(
     key: &Arc<PoolKey>,
     destination: &Arc<str>,
-    connection: Connection,
+    mut connection: Connection,
     options: &OutboundOptions,
 ) {
-    if connection.send.is_closed() {
-        return;
-    }
+    connection.rest();
     with_local(key, |local| {
-        if local.idle_count >= options.idle_max || local.idle.len() > options.idle_max {
-            local.sweep(options.idle_timeout);
-        }
-        if local.idle_count >= options.idle_max {
+        let mut idle = lock(&local.idle);
+        if idle.count >= options.idle_max {
             return;
         }
-        connection.set_idle();
+        if idle.by_destination.len() > options.idle_max {
+            idle.by_destination.retain(|_, idle| !idle.is_empty());
+        }
+        if idle.keeper.as_ref().is_none_or(|keeper| keeper.runtime != connection.runtime) {
+            idle.keeper = Some(Keeper { runtime: connection.runtime, waker: None });
+            let (of, key) = (Arc::downgrade(&local.idle), Arc::downgrade(key));
+            tokio::spawn(keep(of, key, connection.runtime, options.idle_timeout));
+        }
+        // A keeper that has not run yet will look at all connections when it does.
+        let waker = idle.keeper.as_ref().and_then(|keeper| keeper.waker.as_ref());
+        let waker = waker.unwrap_or(Waker::noop());
+        if !connection.is_quiet(&mut Context::from_waker(waker)) {
+            return;
+        }
         // Not `entry`, which would clone the key for every call.
-        match local.idle.get_mut(destination) {
+        match idle.by_destination.get_mut(destination) {
             Some(idle) if idle.len() >= options.idle_per_destination_max => return,
             Some(idle) => idle.push(connection),
             None => {
-                local.idle.insert(destination.clone(), vec![connection]);
+                idle.by_destination.insert(destination.clone(), vec![connection]);
             }
         }
-        local.idle_count += 1;
+        idle.count += 1;
     });
 }
 
-impl Local {
-    /// Forgets connections that have closed, and destinations without any; at most once a second.
-    fn sweep(&mut self, idle_timeout: Duration) {
-        let pause = idle_timeout.min(Duration::from_secs(1));
-        if self.swept_at.is_some_and(|at| at.elapsed() < pause) {
-            return;
+/// Closes idle connections in time; ends when there are none.
+async fn keep(
+    idle: Weak<Mutex<Idle>>,
+    key: Weak<PoolKey>,
+    runtime: runtime::Id,
+    timeout: Duration,
+) {
+    let mut alarm = pin!(sleep(timeout));
+    let looking = std::future::poll_fn(|cx| {
+        let Some(idle) = idle.upgrade() else { return Poll::Ready(()) };
+        let mut idle = lock(&idle);
+        match &mut idle.keeper {
+            Some(keeper) if keeper.runtime == runtime => {
+                keeper.waker.get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
+            }
+            // The thread has entered another runtime, which has a keeper of its own.
+            Some(_) | None => return Poll::Ready(()),
         }
-        self.swept_at = Some(Instant::now());
-        self.idle.retain(|_, idle| {
-            idle.retain(|connection| !connection.send.is_closed());
+        if key.strong_count() == 0 {
+            idle.by_destination.clear();
+            idle.count = 0;
+        }
+        idle.look(cx, runtime, timeout);
+        poll_alarm(&mut idle, alarm.as_mut(), cx, timeout)
+    });
+    // What is idle may be more than a task may look at before it lets others run, and it is looked
+    // at in one go.
+    tokio::task::coop::unconstrained(looking).await;
+}
+
+/// Sets the alarm to when the next connection has been idle for too long; ready if there is none.
+///
+/// Connections that come in later expire later, so the alarm never has to be set back.
+fn poll_alarm(
+    idle: &mut Idle,
+    mut alarm: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+    timeout: Duration,
+) -> Poll<()> {
+    loop {
+        let Some(oldest) = idle.oldest() else {
+            idle.keeper = None;
+            return Poll::Ready(());
+        };
+        // Never sooner than timers can tell apart, or the task would spin.
+        let at = (oldest + timeout).max(Instant::now() + Duration::from_millis(1));
+        if alarm.deadline().into_std() < at {
+            alarm.as_mut().reset(at.into());
+        }
+        if alarm.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+    }
+}
+
+impl Idle {
+    /// Closes what has expired, or is closed on the other side; has `cx` woken when more is.
+    fn look(&mut self, cx: &mut Context<'_>, runtime: runtime::Id, timeout: Duration) {
+        self.by_destination.retain(|_, idle| {
+            idle.retain_mut(|connection| {
+                connection.runtime == runtime
+                    && connection.idle_since.elapsed() < timeout
+                    && connection.is_quiet(cx)
+            });
             !idle.is_empty()
         });
-        self.idle_count = self.idle.values().map(Vec::len).sum();
+        self.count = self.by_destination.values().map(Vec::len).sum();
     }
+
+    /// Returns since when the connection has been idle that has been for longest.
+    fn oldest(&self) -> Option<Instant> {
+        let all = self.by_destination.values().flatten();
+        all.map(|connection| connection.idle_since).min()
+    }
+}
+
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    // Nothing panics while it is held.
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns how many idle connections the thread keeps for a caller.
 #[cfg(test)]
 pub(super) fn idle_count(key: &Arc<PoolKey>) -> usize {
-    with_local(key, |local| local.idle_count)
+    with_local(key, |local| lock(&local.idle).count)
 }

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{Method, Request, Uri};
-use http_body_util::Full;
+use http::header::{HeaderName, HeaderValue};
 use tokio::time::timeout;
 
 use super::HttpCaller;
+use super::answer::Reader;
+use super::exchange::broken;
+use super::request::post_request;
 use super::target::Target;
 
 impl HttpCaller {
@@ -29,24 +29,12 @@ impl HttpCaller {
         limit: Duration,
     ) -> Result<u16, String> {
         let target = Target::parse(url, self.alias())?;
-        let path = PathAndQuery::from_maybe_shared(Bytes::from(target.path.clone()))
-            .map_err(|_| "the URL's path cannot be sent".to_owned())?;
-        let length = HeaderValue::from(body.len());
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from(path);
-        let to = request.headers_mut();
-        to.insert(header::HOST, target.host_header.clone());
-        to.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        to.insert(header::CONTENT_LENGTH, length);
-        to.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        to.extend(headers.iter().cloned());
+        let request = post_request(&target, headers, &body);
         let send = async {
-            let mut fresh = Box::pin(self.connector.connect(&target, &self.options))
-                .await
-                .map_err(|error| error.text)?;
-            let answer = fresh.send.send_request(request).await;
-            answer.map(|answer| answer.status().as_u16()).map_err(|error| error.to_string())
+            let connected = Box::pin(self.connector.connect(&target, &self.options)).await;
+            let mut fresh = connected.map_err(|error| error.text)?;
+            let answer = fresh.exchange(&request, Reader::head_only(), || {}).await;
+            answer.map(|answer| answer.status).map_err(|failed| broken(&target, failed).text)
         };
         match timeout(limit, send).await {
             Ok(answer) => answer,

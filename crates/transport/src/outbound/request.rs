@@ -3,15 +3,10 @@
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use dtmd_engine::BranchCall;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{Method, Request, Uri};
-use http_body_util::Full;
+use http::header::{HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 
 use super::target::{Target, push_query_value};
@@ -21,83 +16,157 @@ pub const BRANCH_HEADERS_MAX: usize = 32;
 /// The size of all branch headers of one transaction, names and values, in bytes.
 pub const BRANCH_HEADERS_MAX_BYTES: usize = 8 << 10;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("dtmd/", env!("CARGO_PKG_VERSION")));
+/// What every request says besides its length. A branch header of the same name takes its place.
+const STANDING: [(&str, &str); 3] = [
+    ("Content-Type", "application/json"),
+    ("Accept", "application/json"),
+    ("User-Agent", concat!("dtmd/", env!("CARGO_PKG_VERSION"))),
+];
 
-/// A request as it is handed to a connection.
-pub(super) type Outgoing = Request<Full<Bytes>>;
+/// Returns the end of a request line and the headers that all requests to a host share.
+pub(super) fn standing_head(host: &HeaderValue) -> Vec<u8> {
+    let mut head = Vec::with_capacity(160);
+    push_start(&mut head, host);
+    for (name, value) in STANDING {
+        push_header(&mut head, name, value.as_bytes());
+    }
+    head
+}
 
-/// Returns the request of an HTTP call.
+/// Returns an HTTP call as it is sent, head and body.
 ///
 /// # Errors
 ///
 /// A text for people, if the call cannot be written as a request.
-pub(super) fn http_request(call: &BranchCall, target: &Target) -> Result<Outgoing, String> {
-    let body = call.call.data.clone();
-    let method = match body.is_empty() && !call.call.always_post {
-        true => Method::GET,
-        false => Method::POST,
-    };
-    let body = if body.is_empty() { Bytes::new() } else { Bytes::from_owner(body) };
-    build(call, target, method, path_with_ids(call, target), body)
+pub(super) fn http_request(call: &BranchCall, target: &Target) -> Result<Vec<u8>, String> {
+    let body = &call.call.data;
+    let is_post = !body.is_empty() || call.call.always_post;
+    let ids = ids_of(call);
+    // Percent-encoding makes an id three times as long at most, and hardly ever does.
+    let ids_bytes: usize = ids.iter().map(|(name, value)| name.len() + value.len() + 1).sum();
+    let mut out = with_room_for(call, target, ids_bytes, body.len());
+    out.extend_from_slice(if is_post { b"POST " } else { b"GET " });
+    push_path_with_ids(&mut out, target, &ids);
+    push_head(&mut out, call, target, is_post.then_some(body.len()))?;
+    out.extend_from_slice(body);
+    Ok(out)
 }
 
-/// Returns the request of a JSON-RPC call.
+/// Returns a JSON-RPC call as it is sent, head and body.
 ///
 /// # Errors
 ///
 /// A text for people, for instance if the payload is not a JSON object.
-pub(super) fn jsonrpc_request(call: &BranchCall, target: &Target) -> Result<Outgoing, String> {
-    let body = Bytes::from(jsonrpc_body(call, &target.query_value("method"))?);
-    build(call, target, Method::POST, target.path.clone(), body)
+pub(super) fn jsonrpc_request(call: &BranchCall, target: &Target) -> Result<Vec<u8>, String> {
+    let body = jsonrpc_body(call, &target.query_value("method"))?;
+    let mut out = with_room_for(call, target, 0, body.len());
+    out.extend_from_slice(b"POST ");
+    out.extend_from_slice(target.path.as_bytes());
+    push_head(&mut out, call, target, Some(body.len()))?;
+    out.extend_from_slice(&body);
+    Ok(out)
 }
 
-fn build(
+/// Returns a JSON message to an operator's URL as it is sent; the connection ends with its answer.
+pub(super) fn post_request(
+    target: &Target,
+    headers: &[(HeaderName, HeaderValue)],
+    body: &[u8],
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512 + body.len());
+    out.extend_from_slice(b"POST ");
+    out.extend_from_slice(target.path.as_bytes());
+    push_start(&mut out, &target.host_header);
+    push_header(&mut out, "Content-Type", b"application/json");
+    push_header(&mut out, "Connection", b"close");
+    for (name, value) in headers {
+        push_header(&mut out, name.as_str(), value.as_bytes());
+    }
+    push_end(&mut out, Some(body.len()));
+    out.extend_from_slice(body);
+    out
+}
+
+/// Returns a buffer that a request fits into, most probably.
+fn with_room_for(call: &BranchCall, target: &Target, ids: usize, body: usize) -> Vec<u8> {
+    let headers: usize =
+        call.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    let fixed = target.path.len() + target.standing_head.len() + 48;
+    Vec::with_capacity(fixed + ids + headers + body)
+}
+
+/// Writes the rest of a request line and all headers.
+fn push_head(
+    out: &mut Vec<u8>,
     call: &BranchCall,
     target: &Target,
-    method: Method,
-    path: String,
-    body: Bytes,
-) -> Result<Outgoing, String> {
-    let path = PathAndQuery::from_maybe_shared(Bytes::from(path))
-        .map_err(|_| "the URL's path cannot be sent".to_owned())?;
-    let mut headers = HeaderMap::with_capacity(5 + call.headers.len());
-    headers.insert(header::HOST, target.host_header.clone());
-    headers.insert(header::CONTENT_TYPE, JSON);
-    headers.insert(header::ACCEPT, JSON);
-    headers.insert(header::USER_AGENT, AGENT);
-    if method == Method::POST {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    length: Option<usize>,
+) -> Result<(), String> {
+    if call.headers.is_empty() {
+        out.extend_from_slice(&target.standing_head);
+    } else {
+        push_start(out, &target.host_header);
+        push_own_and_standing(out, &call.headers)?;
     }
-    add_branch_headers(&mut headers, &call.headers)?;
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::from(path);
-    *request.headers_mut() = headers;
-    Ok(request)
+    push_end(out, length);
+    Ok(())
 }
 
-/// Returns path and query with what identifies the branch, sorted by name.
-fn path_with_ids(call: &BranchCall, target: &Target) -> String {
-    let pairs = [
+/// Writes the length of a body and the end of a head.
+fn push_end(out: &mut Vec<u8>, length: Option<usize>) {
+    if let Some(length) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        push_number(out, length);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_start(out: &mut Vec<u8>, host: &HeaderValue) {
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    push_header(out, "Host", host.as_bytes());
+}
+
+/// Writes a header, its name as Go's client writes it: some services compare names by case, against
+/// what DTM sends.
+fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    let mut begins_word = true;
+    for byte in name.bytes() {
+        out.push(if begins_word { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() });
+        begins_word = byte == b'-';
+    }
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_number(out: &mut Vec<u8>, number: usize) {
+    use std::io::Write as _;
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{number}");
+}
+
+/// What identifies the branch in a query, sorted by name.
+fn ids_of(call: &BranchCall) -> [(&'static str, &str); 4] {
+    [
         ("branch_id=", call.call.branch_id.as_str()),
         ("&gid=", call.gid.as_str()),
         ("&op=", call.call.op.as_str()),
         ("&trans_type=", call.trans_type.as_str()),
-    ];
-    let values: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-    let mut path = String::with_capacity(target.path.len() + values + 1);
-    path.push_str(&target.path);
+    ]
+}
+
+fn push_path_with_ids(out: &mut Vec<u8>, target: &Target, ids: &[(&str, &str)]) {
+    out.extend_from_slice(target.path.as_bytes());
     match target.has_query {
-        false => path.push('?'),
-        true if path.ends_with('?') => {}
-        true => path.push('&'),
+        false => out.push(b'?'),
+        true if target.path.ends_with('?') => {}
+        true => out.push(b'&'),
     }
-    for (name, value) in pairs {
-        path.push_str(name);
-        push_query_value(&mut path, value);
+    for (name, value) in ids {
+        out.extend_from_slice(name.as_bytes());
+        push_query_value(out, value);
     }
-    path
 }
 
 fn jsonrpc_body(call: &BranchCall, method: &str) -> Result<Vec<u8>, String> {
@@ -162,21 +231,30 @@ fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), St
     Ok((header, value))
 }
 
-fn add_branch_headers(
-    headers: &mut HeaderMap,
-    branch_headers: &Arc<BTreeMap<String, String>>,
+/// Writes a transaction's headers, and the standing ones that they leave in place.
+fn push_own_and_standing(
+    out: &mut Vec<u8>,
+    branch_headers: &BTreeMap<String, String>,
 ) -> Result<(), String> {
-    if branch_headers.is_empty() {
-        return Ok(());
-    }
     if let Some(refusal) = branch_headers_refusal(branch_headers) {
         return Err(refusal);
     }
-    for (name, value) in branch_headers.iter() {
+    let mut own: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(branch_headers.len());
+    for (name, value) in branch_headers {
         let (name, value) = parse_header(name, value)?;
-        if !is_kept_back(name.as_str()) {
-            headers.insert(name, value);
+        if is_kept_back(name.as_str()) {
+            continue;
         }
+        // Names that differ by case only are one header, and the last one counts.
+        own.retain(|(other, _)| *other != name);
+        own.push((name, value));
+    }
+    let is_own = |name: &str| own.iter().any(|(of, _)| of.as_str().eq_ignore_ascii_case(name));
+    for (name, value) in STANDING.iter().filter(|(name, _)| !is_own(name)) {
+        push_header(out, name, value.as_bytes());
+    }
+    for (name, value) in &own {
+        push_header(out, name.as_str(), value.as_bytes());
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::egress::check_egress;
+use super::request::standing_head;
 
 /// The longest URL that is called, in bytes.
 const URL_MAX_BYTES: usize = 8 << 10;
@@ -33,6 +34,8 @@ pub(super) struct Target {
     pub(super) destination: Arc<str>,
     /// The `Host` header: as the URL spells it.
     pub(super) host_header: HeaderValue,
+    /// What every request to the host begins with, after its path.
+    pub(super) standing_head: Vec<u8>,
     /// Path and query as they are sent, percent-encoded where needed, without a fragment.
     pub(super) path: String,
     /// Whether `path` has a query.
@@ -74,13 +77,15 @@ impl Target {
             None if renamed => HeaderValue::try_from(spelled),
             _ => HeaderValue::try_from(authority.trim_end_matches(':')),
         };
+        let host_header = host_header.map_err(|_| bad_host())?;
         let (path, has_query) = request_path(rest);
         Ok(Self {
             tls,
             port: port_or_default,
             destination: destination(tls, &host, port_or_default),
             host,
-            host_header: host_header.map_err(|_| bad_host())?,
+            standing_head: standing_head(&host_header),
+            host_header,
             path,
             has_query,
         })
@@ -107,7 +112,7 @@ pub(super) fn is_http(url: &str) -> bool {
 }
 
 fn split_scheme(url: &str) -> Result<(bool, &str), String> {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (scheme, rest) = dtmd_protocol::url::split_scheme(url).unwrap_or(("", url));
     if scheme.eq_ignore_ascii_case("http") {
         return Ok((false, rest));
     }
@@ -242,13 +247,15 @@ fn push_encoded(text: &mut String, byte: u8) {
 }
 
 /// Appends a query value, percent-encoded.
-pub(super) fn push_query_value(text: &mut String, value: &str) {
+pub(super) fn push_query_value(out: &mut Vec<u8>, value: &str) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                text.push(char::from(byte));
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte),
+            _ => {
+                let digit = |bits: u8| DIGITS[usize::from(bits & 0xf)];
+                out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
             }
-            _ => push_encoded(text, byte),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! applications that repeat what has no clear outcome, with the same gid.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dtmd_demo::bank::{Bank, Fault, FaultKind};
@@ -21,7 +22,9 @@ const REQUEST_TIMEOUT_MS: u64 = 250;
 /// One application.
 pub(super) struct Client {
     pub(super) number: u32,
-    pub(super) dtm: DtmClient,
+    /// The servers; each request goes to the next one, repetitions too.
+    pub(super) servers: Vec<DtmClient>,
+    pub(super) next: AtomicUsize,
     pub(super) banks: Arc<[Bank; 2]>,
     pub(super) book: Arc<Book>,
     /// One place a transaction; all are taken in quiet phases, and closed at the end.
@@ -50,6 +53,10 @@ impl Client {
             drop(_place);
             tokio::time::sleep(Duration::from_millis(20 + dice.below(60))).await;
         }
+    }
+
+    fn dtm(&self) -> &DtmClient {
+        &self.servers[self.next.fetch_add(1, Ordering::Relaxed) % self.servers.len()]
     }
 
     async fn saga(&self, plan: &Plan, dice: &mut Dice) {
@@ -82,7 +89,7 @@ impl Client {
         }
         let begun = Instant::now();
         loop {
-            match self.dtm.submit_saga(&plan.gid, &saga).await {
+            match self.dtm().submit_saga(&plan.gid, &saga).await {
                 Ok(()) => {
                     if saga.options.wait_result {
                         self.book.note_must(&plan.gid, "succeed");
@@ -106,7 +113,7 @@ impl Client {
         }
         self.inject_some(plan, &["confirm", "cancel"], dice);
         let gid = &plan.gid;
-        self.insist("prepare", gid, || self.dtm.prepare("tcc", gid, &options)).await;
+        self.insist("prepare", gid, || self.dtm().prepare("tcc", gid, &options)).await;
         self.book.note_accepted(gid);
         for (leg, branch_id) in plan.legs.iter().zip(plan.branch_ids()) {
             let way = if leg.is_out { "out" } else { "in" };
@@ -116,7 +123,7 @@ impl Client {
                 cancel: self.at(leg, &format!("cancel-{way}")),
                 payload: payload(leg),
             };
-            let register = || self.dtm.register_tcc(gid, branch_id, &branch);
+            let register = || self.dtm().register_tcc(gid, branch_id, &branch);
             if let Told::Refused(_) = self.insist("registerBranch", gid, register).await {
                 // Given up in between: what was tried so far is cancelled.
                 return self.book.note_must(gid, "failed");
@@ -125,7 +132,7 @@ impl Client {
                 break;
             }
             // A try that has no clear outcome ends the transaction.
-            if self.dtm.call_try(gid, branch_id, &branch).await.is_err() {
+            if self.dtm().call_try(gid, branch_id, &branch).await.is_err() {
                 return self.abort_tcc(gid).await;
             }
         }
@@ -135,7 +142,7 @@ impl Client {
         if aborts {
             return self.abort_tcc(gid).await;
         }
-        let submit = || self.dtm.submit("tcc", gid);
+        let submit = || self.dtm().submit("tcc", gid);
         match self.insist("submit", gid, submit).await {
             Told::Accepted => self.book.note_must(gid, "succeed"),
             // The first answer may have been lost and all be done by now.
@@ -147,7 +154,7 @@ impl Client {
     }
 
     async fn abort_tcc(&self, gid: &str) {
-        self.insist("abort", gid, || self.dtm.abort("tcc", gid, "changed my mind")).await;
+        self.insist("abort", gid, || self.dtm().abort("tcc", gid, "changed my mind")).await;
         self.book.note_must(gid, "failed");
     }
 
@@ -163,32 +170,32 @@ impl Client {
             steps: [first, second].map(|leg| (self.at(leg, "in"), payload(leg))).to_vec(),
             options,
         };
-        self.insist("prepare", gid, || self.dtm.prepare_msg(gid, &msg)).await;
+        self.insist("prepare", gid, || self.dtm().prepare_msg(gid, &msg)).await;
         self.book.note_accepted(gid);
         if no_local {
             return self.book.note_must(gid, "failed");
         }
         if !self.local_commits(gid, out, &msg).await {
             self.book.note_must(gid, "failed");
-            self.insist("abort", gid, || self.dtm.abort("msg", gid, "not committed")).await;
+            self.insist("abort", gid, || self.dtm().abort("msg", gid, "not committed")).await;
             return;
         }
         // From here on it counts, whether it is submitted or asked about.
         self.book.note_must(gid, "succeed");
         if !no_submit {
-            self.insist("submit", gid, || self.dtm.submit_msg(gid, &msg)).await;
+            self.insist("submit", gid, || self.dtm().submit_msg(gid, &msg)).await;
         }
     }
 
     /// Runs a message's local transaction; if that has no clear outcome, asks as the server would.
     async fn local_commits(&self, gid: &str, out: &Leg, msg: &Msg) -> bool {
-        match self.dtm.call_local(gid, &self.at(out, "local-out"), &payload(out)).await {
+        match self.dtm().call_local(gid, &self.at(out, "local-out"), &payload(out)).await {
             Ok(()) => return true,
             Err(FlowError::Failure { .. }) => return false,
             Err(_) => {}
         }
         let begun = Instant::now();
-        let url = branch_url(&msg.query_prepared, self.dtm.base(), "msg", gid, "00", "msg");
+        let url = branch_url(&msg.query_prepared, self.dtm().base(), "msg", gid, "00", "msg");
         loop {
             let answer = HttpClient::default().get(&url).await;
             match answer.as_ref().map(dtmd_demo::client::Answer::outcome) {

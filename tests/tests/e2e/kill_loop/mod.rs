@@ -8,10 +8,13 @@
 
 mod audit;
 mod book;
+mod failpoints;
+mod fleet;
 mod load;
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use dtmd_demo::bank::{Bank, BankConfig, Stats};
@@ -35,10 +38,7 @@ const QUIET_EVERY: u32 = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_loop() {
     let _turn = crate::turn::alone().await;
-    let seed = from_env("DTMD_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        u64::from(now.subsec_nanos()) ^ now.as_secs().rotate_left(32)
-    });
+    let seed = seed();
     let kills = from_env("DTMD_KILLS").and_then(|kills| kills.try_into().ok()).unwrap_or(KILLS);
     tell(&format!("kill loop: {kills} kills, DTMD_SEED={seed}"));
 
@@ -53,7 +53,8 @@ async fn kill_loop() {
     for number in 0..CLIENTS {
         let client = Client {
             number,
-            dtm: DtmClient::new(server.process.url()),
+            servers: vec![DtmClient::new(server.process.url())],
+            next: AtomicUsize::new(0),
             banks: Arc::clone(&banks),
             book: Arc::clone(&book),
             places: Arc::clone(&places),
@@ -172,6 +173,14 @@ fn report(kills: u32, restarts: &mut [Duration], book: &Book, banks: &[Bank; 2])
     assert!(succeed > 0 && failed > 0, "only one end was reached");
     assert!(unknown > 0 && duplicates > 0 && nulls > 0, "the kills met nothing");
     assert!(longest < PATIENCE.as_millis(), "a restart took too long");
+}
+
+/// What all choices of a run follow from: `DTMD_SEED`, or the time.
+fn seed() -> u64 {
+    from_env("DTMD_SEED").unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        u64::from(now.subsec_nanos()) ^ now.as_secs().rotate_left(32)
+    })
 }
 
 fn from_env(name: &str) -> Option<u64> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use dtmd_demo::bank::{Bank, BankConfig, Fault, FaultKind};
 use dtmd_demo::client::{DtmClient, TransOptions, XaBranch};
-use dtmd_demo::databases::{DatabaseOptions, Mariadb, Postgres};
 use dtmd_demo::xa::prepared;
+use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres};
 use dtmd_tests::{PATIENCE, Server};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -3,4 +3,5 @@
 mod clients;
 mod commands;
 mod disk;
+mod fsync;
 mod process;

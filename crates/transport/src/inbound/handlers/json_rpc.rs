@@ -29,8 +29,8 @@ pub(in super::super) async fn serve(api: &Api, asked: &Asked<'_>) -> Reply {
         }
         "submit" => transactions::submit(api, asked, params).await,
         "prepare" => transactions::prepare(api, asked, params).await,
-        "abort" => transactions::abort(api, params).await,
-        "registerBranch" => transactions::register_branch(api, params).await,
+        "abort" => transactions::abort(api, asked, params).await,
+        "registerBranch" => transactions::register_branch(api, asked, params).await,
         method => {
             let text = format!("Method not found: {method}");
             return Reply::json(jsonrpc::error(envelope.id, ErrorKind::Method, &text));

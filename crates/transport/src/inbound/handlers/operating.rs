@@ -52,12 +52,35 @@ pub(in super::super) async fn info(api: &Api) -> Reply {
     })
 }
 
+/// `GET /dtmd/v1/store`: what an operator should know of the store. May take seconds.
+pub(in super::super) async fn store(api: &Api) -> Reply {
+    let checks = api.engine.examine_store().await;
+    let checks = checks.iter().map(|check| ShownCheck {
+        name: check.name,
+        health: check.health.as_str(),
+        text: &check.text,
+    });
+    json(&ShownChecks { checks: checks.collect() })
+}
+
 /// These have no form that JSON lacks.
 fn json(value: &impl Serialize) -> Reply {
     match serde_json::to_vec(value) {
         Ok(body) => Reply::json(body),
         Err(error) => Reply::message(500, &format!("the answer cannot be written: {error}")),
     }
+}
+
+#[derive(Serialize)]
+struct ShownChecks<'a> {
+    checks: Vec<ShownCheck<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownCheck<'a> {
+    name: &'static str,
+    health: &'static str,
+    text: &'a str,
 }
 
 #[derive(Serialize)]

@@ -14,7 +14,8 @@ fn new_global(
     request: TransRequest,
 ) -> Result<NewGlobal, RequestError> {
     let mut new = request.into_new_global(asked.principal.namespace().clone())?;
-    asked.trace.clone().attach(&mut new.options, api.engine.limits());
+    asked.span.is_about(&new.gid);
+    asked.span.attach(&mut new.options, api.engine.limits());
     Ok(new)
 }
 
@@ -36,31 +37,48 @@ pub(in super::super) async fn submit(
     let request = TransRequest::parse(body)?;
     if request.trans_type()? == TransType::Workflow {
         let (gid, end) = (request.gid()?, request.workflow_end()?);
+        asked.span.is_about(&gid);
         return Ok(api.engine.finish_workflow(&gid, end.succeed, end.reason, end.result).await?);
     }
     let new = new_global(api, asked, request)?;
     Ok(api.engine.submit(new).await?)
 }
 
-pub(in super::super) async fn abort(api: &Api, body: &[u8]) -> Result<(), Problem> {
+pub(in super::super) async fn abort(
+    api: &Api,
+    asked: &Asked<'_>,
+    body: &[u8],
+) -> Result<(), Problem> {
     let request = TransRequest::parse(body)?;
     // A word that is none is no type: a message is aborted without one.
     let trans_type = TransType::parse(&request.trans_type);
-    Ok(api.engine.abort(&request.gid()?, trans_type, &request.rollback_reason).await?)
+    let gid = request.gid()?;
+    asked.span.is_about(&gid);
+    Ok(api.engine.abort(&gid, trans_type, &request.rollback_reason).await?)
 }
 
-pub(in super::super) async fn force_stop(api: &Api, body: &[u8]) -> Result<(), Problem> {
+pub(in super::super) async fn force_stop(
+    api: &Api,
+    asked: &Asked<'_>,
+    body: &[u8],
+) -> Result<(), Problem> {
     let gid = TransRequest::parse(body)?.gid()?;
+    asked.span.is_about(&gid);
     Ok(api.engine.force_stop(&gid).await?)
 }
 
-pub(in super::super) async fn register_branch(api: &Api, body: &[u8]) -> Result<(), Problem> {
+pub(in super::super) async fn register_branch(
+    api: &Api,
+    asked: &Asked<'_>,
+    body: &[u8],
+) -> Result<(), Problem> {
     let request = RegisterRequest::parse(body).map_err(|error| match error {
         // This route alone answers 400 (spec 02 §1.2).
         RequestError::Undecodable(text) => Problem::Parameter(400, text),
         error => error.into(),
     })?;
     let (gid, trans_type, rows) = (request.gid()?, request.trans_type()?, request.rows()?);
+    asked.span.is_about(&gid);
     Ok(api.engine.register(&gid, trans_type, rows).await?)
 }
 

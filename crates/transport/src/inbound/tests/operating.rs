@@ -104,6 +104,7 @@ async fn a_server_says_what_it_is() {
     let (status, info) = get(&api, "/dtmd/v1/info").await;
     assert_eq!(status, 200);
     assert_eq!((&info["store"]["kind"], &info["ready"]), (&json!("memory"), &json!(true)));
+    assert_eq!(get(&api, "/dtmd/v1/store").await, (200, json!({"checks": []})));
     assert_eq!(get(&api, "/dtmd/v1/alerts").await, (200, json!({"alerts": []})));
 }
 

@@ -1,0 +1,149 @@
+//! XA, the application's side (spec 04 §4). The service's side is the barrier crate's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::client::{BranchCall, Client, Method};
+use crate::error::{Error, Result};
+use crate::gid::BranchIds;
+use crate::guard;
+use crate::options::option_methods;
+use crate::payload::{Payload, Reply, payload_methods};
+use crate::request::{RegisterRequest, TransRequest};
+use crate::{Branch, BranchResult, Op, TransOptions, TransType};
+
+/// One call of a service whose database takes part in an XA transaction.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct XaCall {
+    url: String,
+    payload: Payload,
+}
+
+impl XaCall {
+    /// The service's endpoint: called by you for the action, and by the server for commit or
+    /// rollback.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), payload: Payload::default() }
+    }
+
+    payload_methods!();
+}
+
+/// An XA transaction in the making. Made by [`Client::xa`].
+#[derive(Debug)]
+#[must_use = "nothing happens before it runs"]
+pub struct XaBuilder {
+    client: Client,
+    gid: String,
+    options: TransOptions,
+    wait: Option<Duration>,
+}
+
+impl XaBuilder {
+    pub(crate) fn new(client: Client) -> Self {
+        let gid = crate::gid::new_gid();
+        Self { client, gid, options: TransOptions::new(), wait: None }
+    }
+
+    option_methods!();
+
+    /// Waits for the end of the commits, at most so long. Without it [`run`](Self::run) returns
+    /// when the decision to commit is stored.
+    pub fn wait_at_most(mut self, at_most: Duration) -> Self {
+        self.wait = Some(at_most);
+        self
+    }
+
+    /// Runs the business: prepares, lets the closure call services, and submits; aborts as
+    /// [`TccBuilder::run`](crate::TccBuilder::run) does.
+    ///
+    /// ```no_run
+    /// # async fn example(dtm: dtmcli::Client, order: serde_json::Value) -> dtmcli::Result<()> {
+    /// use dtmcli::XaCall;
+    ///
+    /// dtm.xa().run(async |xa| {
+    ///     xa.call(XaCall::at("http://bank/out").json(&order)).await?;
+    ///     xa.call(XaCall::at("http://bank/in").json(&order)).await?;
+    ///     Ok(())
+    /// }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`TccBuilder::run`](crate::TccBuilder::run).
+    pub async fn run<T, F>(self, business: F) -> Result<T>
+    where
+        F: AsyncFnOnce(&Xa) -> BranchResult<T>,
+    {
+        let request = TransRequest::new(self.gid, TransType::Xa, self.options)?;
+        let xa = Xa {
+            gid: request.gid.clone(),
+            ids: BranchIds::top(),
+            headers: request.options.branch_headers.clone(),
+            timeout: request.options.request_timeout.unwrap_or(self.client.timeout()),
+            client: self.client.clone(),
+        };
+        guard::decide(&self.client, &request, self.wait, business(&xa)).await
+    }
+}
+
+/// An XA transaction that is open for branches, within [`XaBuilder::run`].
+#[derive(Debug)]
+pub struct Xa {
+    client: Client,
+    gid: String,
+    ids: BranchIds,
+    headers: BTreeMap<String, String>,
+    timeout: Duration,
+}
+
+impl Xa {
+    /// The global transaction.
+    #[must_use]
+    pub fn gid(&self) -> &str {
+        &self.gid
+    }
+
+    /// Calls a service: it does its work in an XA branch, registers that with the server, and
+    /// prepares it.
+    ///
+    /// # Errors
+    ///
+    /// What the service answered. Return it from the closure (`?`), which aborts.
+    pub async fn call(&self, call: XaCall) -> BranchResult<Reply> {
+        let payload = call.payload.get().map_err(Error::into_branch_error)?;
+        let branch_id = self.ids.next().map_err(Error::into_branch_error)?;
+        let branch_call = BranchCall {
+            url: &call.url,
+            trans_type: TransType::Xa,
+            gid: &self.gid,
+            branch_id: &branch_id,
+            op: &Op::Action,
+            phase2_url: Some(&call.url),
+            tells_server: true,
+            headers: &self.headers,
+            timeout: self.timeout,
+        };
+        self.client.call_branch(branch_call, payload, Method::Post).await
+    }
+
+    pub(crate) async fn register(client: &Client, branch: &Branch) -> Result<()> {
+        let url = match branch.phase2_url() {
+            Some(url) if branch.trans_type() == TransType::Xa => url.to_owned(),
+            _ => return Err(Error::invalid("this is not the call of an XA action")),
+        };
+        let registration = RegisterRequest {
+            gid: branch.gid().to_owned(),
+            trans_type: TransType::Xa,
+            branch_id: branch.branch_id().to_owned(),
+            data: BTreeMap::from([("url", url)]),
+            payload: Bytes::new(),
+        };
+        client.register(&registration).await
+    }
+}

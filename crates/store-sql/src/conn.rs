@@ -1,0 +1,253 @@
+//! One connection: statements go in as text, the rows of its selects come out.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{OptsBuilder, Value};
+use tokio::task::JoinHandle;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use crate::error::{DbError, Kind};
+use crate::options::{Driver, SqlOptions, Tls};
+use crate::text::unhex;
+use crate::tls;
+
+/// One row: the columns in the order of the select.
+#[derive(Debug)]
+pub(crate) struct Row(Vec<Option<Vec<u8>>>);
+
+impl Row {
+    /// How many columns it has.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns a column's bytes; none if it is null.
+    pub(crate) fn bytes(&self, at: usize) -> Option<&[u8]> {
+        self.0.get(at)?.as_deref()
+    }
+
+    /// Returns a column's text; null is empty.
+    pub(crate) fn text(&self, at: usize) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.bytes(at).unwrap_or_default())
+    }
+
+    /// Returns a column's number; none if it is null.
+    pub(crate) fn number(&self, at: usize) -> Option<i64> {
+        std::str::from_utf8(self.bytes(at)?).ok()?.parse().ok()
+    }
+}
+
+/// The rows of each select of an exchange.
+pub(crate) type Results = Vec<Vec<Row>>;
+
+/// A connection; it is dropped, not used again, after any error that may leave it in doubt.
+pub(crate) struct Conn {
+    link: Link,
+    timeout: Duration,
+    pub(crate) born: std::time::Instant,
+    pub(crate) used: std::time::Instant,
+}
+
+enum Link {
+    Mysql(Box<mysql_async::Conn>),
+    Postgres(tokio_postgres::Client, JoinHandle<()>),
+}
+
+impl Conn {
+    /// Connects and sets the session up.
+    pub(crate) async fn open(options: &SqlOptions, database: bool) -> Result<Self, DbError> {
+        let opening = async {
+            match options.driver {
+                Driver::Mysql => mysql(options, database).await,
+                Driver::Postgres => postgres(options).await,
+            }
+        };
+        let opened = tokio::time::timeout(options.timeout, opening).await;
+        let link = opened.map_err(|_| DbError::lost("no connection in time"))??;
+        let now = std::time::Instant::now();
+        let mut conn = Self { link, timeout: options.timeout, born: now, used: now };
+        conn.run(&session(options)).await?;
+        if let Link::Mysql(link) = &conn.link {
+            let version = link.server_version();
+            // MariaDB's versions begin at 10; its word for a transaction that was left alone.
+            if version.0 >= 10 {
+                let _ = conn.run("set session idle_transaction_timeout=15").await;
+            }
+        }
+        Ok(conn)
+    }
+
+    /// Runs statements in one exchange; returns the rows of the selects among them.
+    ///
+    /// An error ends the exchange at the statement that it is of; a transaction that was begun
+    /// stays open.
+    pub(crate) async fn run(&mut self, statements: &str) -> Result<Results, DbError> {
+        self.used = std::time::Instant::now();
+        let timeout = self.timeout;
+        let running = async {
+            match &mut self.link {
+                Link::Mysql(conn) => run_mysql(conn, statements).await,
+                Link::Postgres(client, _) => run_postgres(client, statements).await,
+            }
+        };
+        let ran = tokio::time::timeout(timeout, running).await;
+        ran.map_err(|_| DbError::lost("the database did not answer in time"))?
+    }
+
+    /// Ends what is open after an error; returns whether the connection can be used again.
+    pub(crate) async fn recover(&mut self, kind: Kind) -> bool {
+        match kind {
+            Kind::Race | Kind::Duplicate => self.run("rollback").await.is_ok(),
+            Kind::Lost | Kind::ReadOnly | Kind::Full | Kind::Schema | Kind::Other => false,
+        }
+    }
+
+    /// Whether the other side is known to have gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        match &self.link {
+            Link::Mysql(_) => false,
+            Link::Postgres(client, _) => client.is_closed(),
+        }
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if let Link::Postgres(_, driver) = &self.link {
+            // Also when a statement is still under way: the server rolls it back.
+            driver.abort();
+        }
+    }
+}
+
+async fn mysql(options: &SqlOptions, database: bool) -> Result<Link, DbError> {
+    let mut builder = OptsBuilder::default()
+        .ip_or_hostname(options.host.clone())
+        .tcp_port(options.port())
+        .user(Some(options.user.clone()))
+        .pass(Some(options.password.clone()))
+        .prefer_socket(false)
+        .stmt_cache_size(0)
+        .tcp_keepalive(Some(Duration::from_secs(30)));
+    if database {
+        builder = builder.db_name(Some(options.database.clone()));
+    }
+    if let Tls::On { ca } = &options.tls {
+        builder = builder.ssl_opts(tls::mysql(ca.as_deref())?);
+    }
+    let conn = mysql_async::Conn::new(builder).await?;
+    Ok(Link::Mysql(Box::new(conn)))
+}
+
+async fn postgres(options: &SqlOptions) -> Result<Link, DbError> {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host(options.host.clone())
+        .port(options.port())
+        .user(options.user.clone())
+        .dbname(options.database.clone())
+        .application_name("dtmd")
+        .keepalives_idle(Duration::from_secs(30))
+        .connect_timeout(options.timeout);
+    if !options.password.is_empty() {
+        config.password(options.password.clone());
+    }
+    let (client, driver) = match &options.tls {
+        Tls::Off => {
+            config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+            let (client, connection) = config.connect(NoTls).await?;
+            (client, tokio::spawn(drop_result(connection)))
+        }
+        Tls::On { ca } => {
+            config.ssl_mode(tokio_postgres::config::SslMode::Require);
+            let connector = tls::Connector::new(ca.as_deref())?;
+            let (client, connection) = config.connect(connector).await?;
+            (client, tokio::spawn(drop_result(connection)))
+        }
+    };
+    Ok(Link::Postgres(client, driver))
+}
+
+/// The client hears of the connection's end itself.
+async fn drop_result(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+    let _ = connection.await;
+}
+
+/// What every session sets: what statements rely on, and bounds, so that a server that is cut off
+/// does not hold locks for long.
+fn session(options: &SqlOptions) -> String {
+    match options.driver {
+        Driver::Mysql => "set session sql_mode='STRICT_TRANS_TABLES', time_zone='+00:00', \
+             innodb_lock_wait_timeout=4, wait_timeout=300; set names utf8mb4; \
+             set session transaction isolation level read committed"
+            .to_owned(),
+        Driver::Postgres => format!(
+            "set standard_conforming_strings=on; set search_path to \"{}\"; \
+             set default_transaction_isolation to 'read committed'; set time zone 'UTC'; \
+             set bytea_output to 'hex'; set lock_timeout to '4s'; \
+             set idle_in_transaction_session_timeout to '15s'; \
+             set client_min_messages to 'warning'",
+            options.schema.to_ascii_lowercase()
+        ),
+    }
+}
+
+async fn run_mysql(conn: &mut mysql_async::Conn, statements: &str) -> Result<Results, DbError> {
+    let mut results = Results::new();
+    let mut answer = conn.query_iter(statements).await?;
+    while !answer.is_empty() {
+        let selects = !answer.columns_ref().is_empty();
+        let rows: Vec<mysql_async::Row> = answer.collect().await?;
+        if selects {
+            results.push(rows.into_iter().map(mysql_row).collect());
+        }
+    }
+    // The error of a later statement ends the loop silently, and is told here.
+    answer.drop_result().await?;
+    Ok(results)
+}
+
+fn mysql_row(row: mysql_async::Row) -> Row {
+    let columns = row.unwrap_raw().into_iter();
+    Row(columns
+        .map(|value| match value? {
+            Value::Bytes(bytes) => Some(bytes),
+            Value::NULL => None,
+            // Rows of text statements hold bytes only.
+            other => Some(other.as_sql(true).into_bytes()),
+        })
+        .collect())
+}
+
+async fn run_postgres(
+    client: &tokio_postgres::Client,
+    statements: &str,
+) -> Result<Results, DbError> {
+    let mut results = Results::new();
+    let mut hex: Vec<bool> = Vec::new();
+    for message in client.simple_query(statements).await? {
+        match message {
+            SimpleQueryMessage::RowDescription(columns) => {
+                let is_hex = |name: &str| name == "bin_data" || name == "dtmd_record";
+                hex = columns.iter().map(|column| is_hex(column.name())).collect();
+                results.push(Vec::new());
+            }
+            SimpleQueryMessage::Row(row) => {
+                let cell = |at: usize| -> Option<Vec<u8>> {
+                    let text = row.get(at)?;
+                    match text.strip_prefix("\\x") {
+                        Some(digits) if hex[at] => unhex(digits),
+                        _ => Some(text.as_bytes().to_vec()),
+                    }
+                };
+                let row = Row((0..row.len()).map(cell).collect());
+                if let Some(rows) = results.last_mut() {
+                    rows.push(row);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(results)
+}
