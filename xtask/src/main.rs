@@ -106,8 +106,8 @@ fn check(project: &Project) -> Result<bool> {
     stages.run("file sizes", || tidy::check_sizes(project));
     stages.run("licences", || licences::check(project));
     stages.run("generated pages", || docs::check(project));
-    let clippy =
-        ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    stages.run("clippy", || shell::cargo(project, &clippy));
+    let clippy = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets"];
+    let rest = ["--features", test::ALL_DRIVERS, "--", "-D", "warnings"];
+    stages.run("clippy", || shell::cargo(project, &[&clippy[..], &rest[..]].concat()));
     Ok(stages.close("check"))
 }

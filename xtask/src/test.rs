@@ -22,6 +22,8 @@ use crate::shell::{Project, Stages, cargo, cargo_path, say};
 const END_TO_END: &str = "dtmd-tests";
 /// The variable that tells the end-to-end tests which server to start.
 const BINARY_ENV: &str = "DTMD_BIN";
+/// What is off by default and tested all the same: every driver of the barrier.
+pub(crate) const ALL_DRIVERS: &str = "dtmcli-barrier/full";
 /// The longest one test program may run; past it something hangs.
 const PROGRAM_MAX: Duration = Duration::from_secs(20 * 60);
 
@@ -69,7 +71,8 @@ fn run_stages(
         tests.into_iter().partition(|test| test.package == END_TO_END);
     stages.run("fast tests", || run_all(project, &fast, filter, counts))?;
     if filter.is_none() {
-        let args = ["test", "--quiet", "--locked", "--workspace", "--doc"];
+        let args =
+            ["test", "--quiet", "--locked", "--workspace", "--features", ALL_DRIVERS, "--doc"];
         stages.run("doc tests", || quietly(project, &args))?;
     }
     if filter.is_none() {
@@ -119,7 +122,7 @@ impl TestProgram {
 
 /// Builds the server and every test program; returns the programs in a settled order.
 fn build(project: &Project, fast: bool) -> Result<Vec<TestProgram>> {
-    let mut selection = vec!["--locked", "--workspace"];
+    let mut selection = vec!["--locked", "--workspace", "--features", ALL_DRIVERS];
     if fast {
         selection.extend(["--exclude", END_TO_END]);
     }

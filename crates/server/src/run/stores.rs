@@ -8,9 +8,10 @@ use dtmd_store::{MemoryStore, Store};
 use dtmd_store_embedded::{EmbeddedStore, Options};
 use dtmd_store_redis::{Mode, RedisOptions, RedisStore};
 use dtmd_store_sql::{Driver, SqlOptions, SqlStore, Tls};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::{Config, StoreConfig, StoreDriver};
+use crate::logs;
 
 /// How often a database that cannot be reached is tried again while the server starts.
 const OPEN_AGAIN: Duration = Duration::from_secs(3);
@@ -22,6 +23,12 @@ const OPEN_AGAIN: Duration = Duration::from_secs(3);
 ///
 /// The store's own, which says what to do.
 pub(super) async fn open(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let shared = !matches!(config.store.driver, StoreDriver::Memory | StoreDriver::Embedded);
+    if shared {
+        // A database that does not answer takes seconds to be given up.
+        let StoreConfig { host, port, .. } = &config.store;
+        info!(target: logs::START, %host, port, "opening the store, {}", config.store.driver.as_str());
+    }
     loop {
         match open_once(config).await {
             Err(error) if is_unreachable(&error) => {

@@ -29,7 +29,7 @@ use audit::Audit;
 use book::{ACCOUNTS, BALANCE, Book, Dice};
 use load::Client;
 
-const KILLS: u32 = 200;
+const KILLS: u32 = 300;
 /// Transactions are begun by so many clients at a time.
 const CLIENTS: u32 = 8;
 /// Kills between two quiet phases.
