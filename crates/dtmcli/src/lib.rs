@@ -116,6 +116,7 @@ mod guard;
 #[cfg(any(feature = "axum", feature = "tower"))]
 mod incoming;
 mod msg;
+mod open;
 mod options;
 mod outcome;
 mod payload;

@@ -7,6 +7,7 @@ use crate::client::{BranchCall, Client, Method};
 use crate::error::{Error, Result};
 use crate::gid::BranchIds;
 use crate::guard;
+use crate::open::Open;
 use crate::options::option_methods;
 use crate::payload::{Payload, Reply, payload_methods};
 use crate::request::{RegisterRequest, TransRequest};
@@ -147,13 +148,7 @@ impl TccBuilder {
         F: AsyncFnOnce(&Tcc) -> BranchResult<T>,
     {
         let request = TransRequest::new(self.gid, TransType::Tcc, self.options)?;
-        let tcc = Tcc {
-            gid: request.gid.clone(),
-            ids: BranchIds::top(),
-            headers: request.options.branch_headers.clone(),
-            timeout: request.options.request_timeout.unwrap_or(self.client.timeout()),
-            client: self.client.clone(),
-        };
+        let tcc = Tcc { open: Open::of(&self.client, &request) };
         guard::decide(&self.client, &request, self.wait, business(&tcc)).await
     }
 }
@@ -162,11 +157,7 @@ impl TccBuilder {
 /// branches of its own ([`Client::nested_tcc`]).
 #[derive(Debug)]
 pub struct Tcc {
-    client: Client,
-    gid: String,
-    ids: BranchIds,
-    headers: BTreeMap<String, String>,
-    timeout: Duration,
+    open: Open,
 }
 
 impl Tcc {
@@ -177,19 +168,20 @@ impl Tcc {
                 format!("a nested TCC begins in a try of a TCC, not in {op} of {trans_type}");
             return Err(Error::Invalid(text));
         }
-        Ok(Self {
+        let open = Open {
             gid: branch.gid().to_owned(),
             ids: BranchIds::below(branch.branch_id())?,
             headers: BTreeMap::new(),
             timeout: client.timeout(),
             client,
-        })
+        };
+        Ok(Self { open })
     }
 
     /// The global transaction.
     #[must_use]
     pub fn gid(&self) -> &str {
-        &self.gid
+        &self.open.gid
     }
 
     /// Sends these headers with every try that is called from here: to a nested TCC, which does
@@ -201,7 +193,7 @@ impl Tcc {
         V: Into<String>,
     {
         let headers = headers.into_iter().map(|(name, value)| (name.into(), value.into()));
-        self.headers.extend(headers);
+        self.open.headers.extend(headers);
         self
     }
 
@@ -220,28 +212,28 @@ impl Tcc {
 
     async fn register_and_try(&self, branch: TccBranch) -> Result<Reply, Stopped> {
         let payload = branch.payload.get()?;
-        let branch_id = self.ids.next()?;
+        let branch_id = self.open.ids.next()?;
         // First registered, then tried: what the server does not know it cannot cancel.
         let registration = RegisterRequest {
-            gid: self.gid.clone(),
+            gid: self.open.gid.clone(),
             trans_type: TransType::Tcc,
             branch_id: branch_id.clone(),
             data: BTreeMap::from([("confirm", branch.confirm), ("cancel", branch.cancel)]),
             payload: payload.clone(),
         };
-        self.client.register(&registration).await?;
+        self.open.client.register(&registration).await?;
         let call = BranchCall {
             url: &branch.url,
             trans_type: TransType::Tcc,
-            gid: &self.gid,
+            gid: &self.open.gid,
             branch_id: &branch_id,
             op: &Op::Try,
             phase2_url: None,
             tells_server: true,
-            headers: &self.headers,
-            timeout: self.timeout,
+            headers: &self.open.headers,
+            timeout: self.open.timeout,
         };
-        self.client.call_branch(call, payload, Method::Post).await.map_err(Stopped::Branch)
+        self.open.client.call_branch(call, payload, Method::Post).await.map_err(Stopped::Branch)
     }
 }
 

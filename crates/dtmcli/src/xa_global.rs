@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::client::{BranchCall, Client, Method};
 use crate::error::{Error, Result};
-use crate::gid::BranchIds;
 use crate::guard;
+use crate::open::Open;
 use crate::options::option_methods;
 use crate::payload::{Payload, Reply, payload_methods};
 use crate::request::{RegisterRequest, TransRequest};
@@ -81,13 +81,7 @@ impl XaBuilder {
         F: AsyncFnOnce(&Xa) -> BranchResult<T>,
     {
         let request = TransRequest::new(self.gid, TransType::Xa, self.options)?;
-        let xa = Xa {
-            gid: request.gid.clone(),
-            ids: BranchIds::top(),
-            headers: request.options.branch_headers.clone(),
-            timeout: request.options.request_timeout.unwrap_or(self.client.timeout()),
-            client: self.client.clone(),
-        };
+        let xa = Xa { open: Open::of(&self.client, &request) };
         guard::decide(&self.client, &request, self.wait, business(&xa)).await
     }
 }
@@ -95,18 +89,14 @@ impl XaBuilder {
 /// An XA transaction that is open for branches, within [`XaBuilder::run`].
 #[derive(Debug)]
 pub struct Xa {
-    client: Client,
-    gid: String,
-    ids: BranchIds,
-    headers: BTreeMap<String, String>,
-    timeout: Duration,
+    open: Open,
 }
 
 impl Xa {
     /// The global transaction.
     #[must_use]
     pub fn gid(&self) -> &str {
-        &self.gid
+        &self.open.gid
     }
 
     /// Calls a service: it does its work in an XA branch, registers that with the server, and
@@ -117,19 +107,19 @@ impl Xa {
     /// What the service answered. Return it from the closure (`?`), which aborts.
     pub async fn call(&self, call: XaCall) -> BranchResult<Reply> {
         let payload = call.payload.get().map_err(Error::into_branch_error)?;
-        let branch_id = self.ids.next().map_err(Error::into_branch_error)?;
+        let branch_id = self.open.ids.next().map_err(Error::into_branch_error)?;
         let branch_call = BranchCall {
             url: &call.url,
             trans_type: TransType::Xa,
-            gid: &self.gid,
+            gid: &self.open.gid,
             branch_id: &branch_id,
             op: &Op::Action,
             phase2_url: Some(&call.url),
             tells_server: true,
-            headers: &self.headers,
-            timeout: self.timeout,
+            headers: &self.open.headers,
+            timeout: self.open.timeout,
         };
-        self.client.call_branch(branch_call, payload, Method::Post).await
+        self.open.client.call_branch(branch_call, payload, Method::Post).await
     }
 
     pub(crate) async fn register(client: &Client, branch: &Branch) -> Result<()> {

@@ -136,7 +136,7 @@ impl Committer {
     /// When the operating system gives no thread.
     pub(crate) fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            store: store.clone(),
+            store,
             queue: Mutex::default(),
             filled: Condvar::new(),
             lanes: Mutex::default(),
@@ -144,7 +144,7 @@ impl Committer {
             metrics,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let worker = Worker { shared: shared.clone(), store, runtime, ping_at: None };
+        let worker = Worker { shared: shared.clone(), runtime, ping_at: None };
         std::thread::Builder::new().name("dtmd-store".to_owned()).spawn(move || worker.run())?;
         Ok(Self { shared })
     }
@@ -340,7 +340,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The store's thread.
 struct Worker {
     shared: Arc<Shared>,
-    store: Arc<dyn Store>,
     runtime: tokio::runtime::Runtime,
     /// Set while the store is unavailable: when to ask it again.
     ping_at: Option<Instant>,
@@ -368,7 +367,7 @@ impl Worker {
     fn run(mut self) {
         loop {
             match self.next_work() {
-                Work::Job(job) => self.runtime.block_on(job(&*self.store)),
+                Work::Job(job) => self.runtime.block_on(job(&*self.shared.store)),
                 Work::Batch(batch) => self.commit(batch),
                 Work::Ping => self.ask_whether_it_is_back(),
                 Work::Stop => break,
@@ -424,7 +423,7 @@ impl Worker {
         }
         let begun = Instant::now();
         dtmd_failpoint::hit("commit-begins");
-        let result = self.runtime.block_on(self.store.commit(&writes));
+        let result = self.runtime.block_on(self.shared.store.commit(&writes));
         dtmd_failpoint::hit("commit-done");
         self.shared.metrics.flushed(writes.len(), forced, begun.elapsed());
         let results: Vec<Result<(), CommitError>> = match result {
@@ -457,7 +456,7 @@ impl Worker {
     }
 
     fn ask_whether_it_is_back(&mut self) {
-        match self.runtime.block_on(self.store.ping()) {
+        match self.runtime.block_on(self.shared.store.ping()) {
             Ok(()) => {
                 info!("the store answers again");
                 self.ping_at = None;

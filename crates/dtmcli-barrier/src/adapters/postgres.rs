@@ -59,9 +59,7 @@ impl SqlTx for PgTx {
     }
 
     async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, BoxError> {
-        let sql = Dialect::Postgres.placeholders(sql);
-        let values = Params::from(values);
-        Ok(self.execute_typed(&sql, &values.typed()).await?)
+        execute(self, sql, values).await
     }
 
     async fn query(
@@ -70,9 +68,7 @@ impl SqlTx for PgTx {
         values: &[Value<'_>],
         kinds: &[Kind],
     ) -> Result<Vec<Vec<Cell>>, BoxError> {
-        let sql = Dialect::Postgres.placeholders(sql);
-        let values = Params::from(values);
-        cells(&self.query_typed(&sql, &values.typed()).await?, kinds)
+        query(self, sql, values, kinds).await
     }
 }
 
@@ -82,9 +78,7 @@ impl SqlTx for tokio_postgres::Transaction<'_> {
     }
 
     async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, BoxError> {
-        let sql = Dialect::Postgres.placeholders(sql);
-        let values = Params::from(values);
-        Ok(self.execute_typed(&sql, &values.typed()).await?)
+        execute(self.client(), sql, values).await
     }
 
     async fn query(
@@ -93,10 +87,25 @@ impl SqlTx for tokio_postgres::Transaction<'_> {
         values: &[Value<'_>],
         kinds: &[Kind],
     ) -> Result<Vec<Vec<Cell>>, BoxError> {
-        let sql = Dialect::Postgres.placeholders(sql);
-        let values = Params::from(values);
-        cells(&self.query_typed(&sql, &values.typed()).await?, kinds)
+        query(self.client(), sql, values, kinds).await
     }
+}
+
+async fn execute(client: &Client, sql: &str, values: &[Value<'_>]) -> Result<u64, BoxError> {
+    let sql = Dialect::Postgres.placeholders(sql);
+    let values = Params::from(values);
+    Ok(client.execute_typed(&sql, &values.typed()).await?)
+}
+
+async fn query(
+    client: &Client,
+    sql: &str,
+    values: &[Value<'_>],
+    kinds: &[Kind],
+) -> Result<Vec<Vec<Cell>>, BoxError> {
+    let sql = Dialect::Postgres.placeholders(sql);
+    let values = Params::from(values);
+    cells(&client.query_typed(&sql, &values.typed()).await?, kinds)
 }
 
 /// Parameters with their types, so that a statement is one round trip and needs no cache: it works

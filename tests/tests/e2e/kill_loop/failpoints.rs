@@ -6,20 +6,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use dtmd_demo::client::DtmClient;
 use dtmd_failpoint::PLACES;
 use dtmd_tests::{PATIENCE, Server};
 use tempfile::TempDir;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
-use super::audit::Audit;
 use super::book::{Book, Dice};
-use super::load::Client;
-use super::{CLIENTS, bank, check_after_restart, check_quiet, from_env, tell};
+use super::load::Load;
+use super::{check_after_restart, check_quiet, from_env, open_banks, tell};
 
 /// Hits of each place in the ordinary run.
 const HITS: u64 = 3;
@@ -79,24 +74,11 @@ async fn a_process_that_ends_at_any_named_place_leaves_the_banks_right() {
     let folder = TempDir::new().unwrap();
     let orders = folder.path().join("orders");
     order(&orders, None);
-    let banks = Arc::new([bank(&folder, "a").await, bank(&folder, "b").await]);
+    let (banks, mut audit) = open_banks(&folder).await;
     let env = [("BREAKER_OPEN", "1"), ("DTMD_FAILPOINTS", orders.to_str().unwrap())];
     let mut server = Server::start_with(&[], &env).await;
     let book = Arc::new(Book::default());
-    let mut audit = Audit::open(&folder.path().join("a.db"), &folder.path().join("b.db"));
-    let places = Arc::new(Semaphore::new(CLIENTS as usize));
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        let client = Client {
-            number,
-            servers: vec![DtmClient::new(server.process.url())],
-            next: AtomicUsize::new(0),
-            banks: Arc::clone(&banks),
-            book: Arc::clone(&book),
-            places: Arc::clone(&places),
-        };
-        clients.spawn(client.run(Dice::new(seed ^ (u64::from(number) << 48))));
-    }
+    let mut load = Load::begin(seed, std::slice::from_ref(&server), &banks, &book);
     let mut dice = Dice::new(seed);
     let mut met: BTreeMap<&str, u64> = BTreeMap::new();
     for round in 0..hits {
@@ -111,15 +93,12 @@ async fn a_process_that_ends_at_any_named_place_leaves_the_banks_right() {
             order(&orders, None);
             server.process.restart().await.unwrap();
             check_after_restart(&server, &book, &mut audit).await;
-            assert!(clients.try_join_next().is_none(), "a client has ended before its time");
+            load.check();
         }
-        let _all = places.acquire_many(CLIENTS).await.unwrap();
+        let _all = load.pause().await;
         check_quiet(&server, &book, &mut audit, &banks).await;
     }
-    places.close();
-    while let Some(ended) = clients.join_next().await {
-        ended.expect("a client has failed");
-    }
+    load.end().await;
     let (succeed, failed) = book.ends();
     let seconds = begun.elapsed().as_secs_f64();
     tell(&format!(

@@ -5,22 +5,18 @@
 //! `DTMD_SEED` repeats a run's choices, `DTMD_FLEET_EVENTS` its length.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use dtmd_demo::client::DtmClient;
 use dtmd_local_servers::{
     DatabaseOptions, Galera, Mariadb, Postgres, Proxy, Redis, RedisCluster, RedisOptions,
 };
 use dtmd_tests::{Server, until};
 use tempfile::TempDir;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use super::audit::Audit;
 use super::book::{Book, Dice};
-use super::load::Client;
-use super::{CLIENTS, bank, check_quiet, from_env, seed, tell};
+use super::load::Load;
+use super::{check_quiet, from_env, open_banks, seed, tell};
 
 const SERVERS: usize = 3;
 /// What happens to servers before all is looked at.
@@ -160,7 +156,7 @@ async fn run(what: &str, mut store: SharedStore) {
     let events = from_env("DTMD_FLEET_EVENTS").unwrap_or(EVENTS);
     tell(&format!("three servers on {what}: {events} events, DTMD_SEED={seed}"));
     let folder = TempDir::new().unwrap();
-    let banks = Arc::new([bank(&folder, "a").await, bank(&folder, "b").await]);
+    let (banks, mut audit) = open_banks(&folder).await;
     let mut servers = Vec::new();
     for server in 0..SERVERS {
         let env = store.env(server);
@@ -168,25 +164,12 @@ async fn run(what: &str, mut store: SharedStore) {
         servers.push(Server::start_with(&[], &env).await);
     }
     let book = Arc::new(Book::default());
-    let mut audit = Audit::open(&folder.path().join("a.db"), &folder.path().join("b.db"));
-    let places = Arc::new(Semaphore::new(CLIENTS as usize));
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        let client = Client {
-            number,
-            servers: servers.iter().map(|server| DtmClient::new(server.process.url())).collect(),
-            next: AtomicUsize::new(number as usize),
-            banks: Arc::clone(&banks),
-            book: Arc::clone(&book),
-            places: Arc::clone(&places),
-        };
-        clients.spawn(client.run(Dice::new(seed ^ (u64::from(number) << 48))));
-    }
+    let mut load = Load::begin(seed, &servers, &banks, &book);
     let begun = Instant::now();
     let done =
         chaos(&mut servers, &mut store, &mut Dice::new(seed), events, &book, &mut audit).await;
-    assert!(clients.try_join_next().is_none(), "a client has ended before its time");
-    let all = places.acquire_many(CLIENTS).await.unwrap();
+    load.check();
+    let all = load.pause().await;
     for server in &servers {
         until("every server ready", async || {
             let ready = server.client.http().get(&server.at("/readyz")).await.ok()?;
@@ -196,10 +179,7 @@ async fn run(what: &str, mut store: SharedStore) {
     }
     check_quiet(&servers[0], &book, &mut audit, &banks).await;
     drop(all);
-    places.close();
-    while let Some(ended) = clients.join_next().await {
-        ended.expect("a client has failed");
-    }
+    load.end().await;
     let (succeed, failed) = book.ends();
     let Events { kills, freezes, store_crashes } = done;
     let duplicates: u64 = banks.iter().map(|bank| bank.stats().duplicates).sum();

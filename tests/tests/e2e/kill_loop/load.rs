@@ -10,25 +10,78 @@ use dtmd_demo::client::{
     DtmClient, FlowError, HttpClient, Msg, Outcome, Saga, SagaStep, TccBranch, TransOptions,
     branch_url,
 };
+use dtmd_tests::Server;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
 
-use super::PATIENCE;
 use super::book::{Book, Dice, Kind, Leg, Plan};
+use super::{CLIENTS, PATIENCE};
 
 /// A branch that answers later than this has no clear outcome.
 const REQUEST_TIMEOUT_MS: u64 = 250;
 
 /// One application.
-pub(super) struct Client {
-    pub(super) number: u32,
+struct Client {
+    number: u32,
     /// The servers; each request goes to the next one, repetitions too.
-    pub(super) servers: Vec<DtmClient>,
-    pub(super) next: AtomicUsize,
-    pub(super) banks: Arc<[Bank; 2]>,
-    pub(super) book: Arc<Book>,
+    servers: Vec<DtmClient>,
+    next: AtomicUsize,
+    banks: Arc<[Bank; 2]>,
+    book: Arc<Book>,
     /// One place a transaction; all are taken in quiet phases, and closed at the end.
-    pub(super) places: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+/// All applications of a run.
+pub(super) struct Load {
+    clients: JoinSet<()>,
+    places: Arc<Semaphore>,
+}
+
+impl Load {
+    /// Lets them begin; each goes round the servers.
+    pub(super) fn begin(
+        seed: u64,
+        servers: &[Server],
+        banks: &Arc<[Bank; 2]>,
+        book: &Arc<Book>,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(CLIENTS as usize));
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let servers = servers.iter().map(|server| DtmClient::new(server.process.url()));
+            let client = Client {
+                number,
+                servers: servers.collect(),
+                next: AtomicUsize::new(number as usize),
+                banks: Arc::clone(banks),
+                book: Arc::clone(book),
+                places: Arc::clone(&places),
+            };
+            clients.spawn(client.run(Dice::new(seed ^ (u64::from(number) << 48))));
+        }
+        Self { clients, places }
+    }
+
+    /// Asserts that all of them are still at it.
+    pub(super) fn check(&mut self) {
+        assert!(self.clients.try_join_next().is_none(), "a client has ended before its time");
+    }
+
+    /// Waits until none of them is in the middle of a transaction, and lets none begin one until
+    /// the result is dropped.
+    pub(super) async fn pause(&self) -> SemaphorePermit<'_> {
+        self.places.acquire_many(CLIENTS).await.unwrap()
+    }
+
+    /// Lets each end what it has begun.
+    pub(super) async fn end(mut self) {
+        self.places.close();
+        while let Some(ended) = self.clients.join_next().await {
+            ended.expect("a client has failed");
+        }
+    }
 }
 
 /// What became of a request that was repeated until something was clear.
@@ -38,7 +91,7 @@ enum Told {
 }
 
 impl Client {
-    pub(super) async fn run(self, mut dice: Dice) {
+    async fn run(self, mut dice: Dice) {
         for nth in 0.. {
             let Ok(_place) = self.places.acquire().await else { return };
             let kind = dice.pick(&[Kind::Saga, Kind::Saga, Kind::Tcc, Kind::Msg]);

@@ -14,20 +14,17 @@ mod load;
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use dtmd_demo::bank::{Bank, BankConfig, Stats};
-use dtmd_demo::client::{DtmClient, HttpClient};
+use dtmd_demo::client::HttpClient;
 use dtmd_tests::{PATIENCE, Server, until};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use audit::Audit;
 use book::{ACCOUNTS, BALANCE, Book, Dice};
-use load::Client;
+use load::Load;
 
 const KILLS: u32 = 300;
 /// Transactions are begun by so many clients at a time.
@@ -43,24 +40,11 @@ async fn kill_loop() {
     tell(&format!("kill loop: {kills} kills, DTMD_SEED={seed}"));
 
     let folder = TempDir::new().unwrap();
-    let banks = Arc::new([bank(&folder, "a").await, bank(&folder, "b").await]);
+    let (banks, mut audit) = open_banks(&folder).await;
     // Banks lose answers here all the time; one that is left alone for long only takes time.
     let mut server = Server::start_with(&[], &[("BREAKER_OPEN", "1")]).await;
     let book = Arc::new(Book::default());
-    let mut audit = Audit::open(&folder.path().join("a.db"), &folder.path().join("b.db"));
-    let places = Arc::new(Semaphore::new(CLIENTS as usize));
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        let client = Client {
-            number,
-            servers: vec![DtmClient::new(server.process.url())],
-            next: AtomicUsize::new(0),
-            banks: Arc::clone(&banks),
-            book: Arc::clone(&book),
-            places: Arc::clone(&places),
-        };
-        clients.spawn(client.run(Dice::new(seed ^ (u64::from(number) << 48))));
-    }
+    let mut load = Load::begin(seed, std::slice::from_ref(&server), &banks, &book);
 
     let mut dice = Dice::new(seed);
     let mut done = 0;
@@ -73,17 +57,21 @@ async fn kill_loop() {
         server.process.restart().await.unwrap();
         restarts.push(begun.elapsed());
         check_after_restart(&server, &book, &mut audit).await;
-        assert!(clients.try_join_next().is_none(), "a client has ended before its time");
+        load.check();
         if done % QUIET_EVERY == 0 || done == kills {
-            let _all = places.acquire_many(CLIENTS).await.unwrap();
+            let _all = load.pause().await;
             check_quiet(&server, &book, &mut audit, &banks).await;
         }
     }
-    places.close();
-    while let Some(ended) = clients.join_next().await {
-        ended.expect("a client has failed");
-    }
+    load.end().await;
     report(done, &mut restarts, &book, &banks);
+}
+
+/// Opens both banks, and their books for reading.
+async fn open_banks(folder: &TempDir) -> (Arc<[Bank; 2]>, Audit) {
+    let banks = Arc::new([bank(folder, "a").await, bank(folder, "b").await]);
+    let audit = Audit::open(&folder.path().join("a.db"), &folder.path().join("b.db"));
+    (banks, audit)
 }
 
 /// Opens a bank with its accounts.
