@@ -46,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("dtmcli-test", &["dtmd"]),
+    ("dtmd-examples", &["dtmd-local-servers", "dtmcli", "dtmcli-test"]),
     (
         "dtmd-fuzz-targets",
         &[

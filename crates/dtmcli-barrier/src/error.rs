@@ -105,16 +105,20 @@ impl From<BranchError> for BoxError {
 #[error("{0}")]
 struct Refusal(String);
 
-/// Turns an error or a missing value into a [`BranchError::Failure`], so that the global
-/// transaction rolls back instead of being retried.
+/// Turns an error, a missing value or a condition that does not hold into a
+/// [`BranchError::Failure`], so that the global transaction rolls back instead of being retried.
 ///
 /// ```
 /// use dtmcli_barrier::{BranchResult, OrFailure as _};
 ///
 /// fn amount(text: &str) -> BranchResult<i64> {
-///     text.parse::<i64>().or_failure("the amount is not a number")
+///     let amount = text.parse::<i64>().or_failure("the amount is not a number")?;
+///     (amount > 0).or_failure("the amount must be positive")?;
+///     Ok(amount)
 /// }
 /// assert!(amount("ten").unwrap_err().is_failure());
+/// assert!(amount("-10").unwrap_err().is_failure());
+/// assert_eq!(amount("10").unwrap(), 10);
 /// ```
 pub trait OrFailure<T> {
     /// Ends the branch with `FAILURE` and this reason unless there is a value.
@@ -134,6 +138,12 @@ impl<T, E: fmt::Display> OrFailure<T> for Result<T, E> {
 impl<T> OrFailure<T> for Option<T> {
     fn or_failure(self, reason: impl fmt::Display) -> BranchResult<T> {
         self.ok_or_else(|| BranchError::Failure(reason.to_string()))
+    }
+}
+
+impl OrFailure<()> for bool {
+    fn or_failure(self, reason: impl fmt::Display) -> BranchResult {
+        self.then_some(()).or_failure(reason)
     }
 }
 

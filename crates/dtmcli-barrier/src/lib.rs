@@ -19,16 +19,16 @@
 //! # #[cfg(feature = "sqlx-postgres")]
 //! # mod example {
 //! use dtmcli_barrier::{Branch, BranchError, BranchResult};
-//! use sqlx::{PgPool, Postgres, Transaction};
+//! use sqlx::{PgConnection, PgPool};
 //!
 //! async fn transfer_out(query: &str, pool: &PgPool, user: i64, amount: i64) -> BranchResult {
 //!     let branch = Branch::from_query(query)?;
 //!     branch.barrier(pool, async |tx| debit(tx, user, amount).await).await
 //! }
 //!
-//! async fn debit(tx: &mut Transaction<'_, Postgres>, user: i64, amount: i64) -> BranchResult {
+//! async fn debit(tx: &mut PgConnection, user: i64, amount: i64) -> BranchResult {
 //!     let sql = "update account set balance = balance - $1 where id = $2 and balance >= $1";
-//!     let done = sqlx::query(sql).bind(amount).bind(user).execute(&mut **tx).await?;
+//!     let done = sqlx::query(sql).bind(amount).bind(user).execute(tx).await?;
 //!     if done.rows_affected() == 0 {
 //!         return Err(BranchError::failure("not enough money"));
 //!     }
@@ -61,10 +61,10 @@
 //!
 //! | feature | pool | transaction | barrier | XA | message table |
 //! |---|---|---|---|---|---|
-//! | `sqlx-mysql` | `sqlx::MySqlPool` | `sqlx::Transaction` | yes | yes | yes |
-//! | `sqlx-postgres` | `sqlx::PgPool` | `sqlx::Transaction` | yes | no | yes |
-//! | `sqlx-sqlite` | `sqlx::SqlitePool` | `sqlx::Transaction` | yes | – | yes |
-//! | `mysql-async` | `mysql_async::Pool` | `mysql_async::Transaction` | yes | yes | yes |
+//! | `sqlx-mysql` | `sqlx::MySqlPool` | `SqlxTx`, `sqlx::Transaction` | yes | yes | yes |
+//! | `sqlx-postgres` | `sqlx::PgPool` | `SqlxTx`, `sqlx::Transaction` | yes | yes | yes |
+//! | `sqlx-sqlite` | `sqlx::SqlitePool` | `SqlxTx`, `sqlx::Transaction` | yes | – | yes |
+//! | `mysql-async` | `mysql_async::Pool` | `MySqlTx`, `mysql_async::Transaction` | yes | yes | yes |
 //! | `tokio-postgres` | `deadpool_postgres::Pool` | `PgTx`, `tokio_postgres::Transaction` | yes | yes | yes |
 //! | `sea-orm` | `sea_orm::DatabaseConnection` | `DatabaseTransaction` | yes | no | yes |
 //! | `redis` | any async connection | a script | yes | – | – |
@@ -120,13 +120,22 @@ mod error;
 pub mod outbox;
 mod sql;
 mod table;
-#[cfg(any(feature = "mysql-async", feature = "sqlx-mysql", feature = "tokio-postgres"))]
+#[cfg(any(
+    feature = "mysql-async",
+    feature = "sqlx-mysql",
+    feature = "sqlx-postgres",
+    feature = "tokio-postgres"
+))]
 pub mod xa;
 
 #[cfg(feature = "mongodb")]
 pub use adapters::mongodb::create_mongodb_collection;
+#[cfg(feature = "mysql-async")]
+pub use adapters::mysql_async::MySqlTx;
 #[cfg(feature = "tokio-postgres")]
 pub use adapters::postgres::PgTx;
+#[cfg(any(feature = "sqlx-mysql", feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
+pub use adapters::sqlx::SqlxTx;
 pub use barrier::{Admission, LocalOutcome};
 pub use branch::{
     BARRIERS_MAX, BRANCH_ID_MAX_CHARS, Branch, GID_MAX_CHARS, MESSAGE_BRANCH_ID, Op, ParseError,

@@ -4,8 +4,8 @@
 //! from then on it survives a crash and keeps its locks until phase two ([`Branch::xa_finish`])
 //! commits it or rolls it back. [`resolve_dangling`] finds branches whose phase two never came.
 //!
-//! Supported: MySQL and MariaDB (mysql_async, sqlx), PostgreSQL (tokio-postgres with deadpool; the
-//! server needs `max_prepared_transactions` above 0).
+//! Supported: MySQL and MariaDB (mysql_async, sqlx), PostgreSQL (tokio-postgres with deadpool, sqlx;
+//! the server needs `max_prepared_transactions` above 0).
 //!
 //! # What is safer here than in DTM's Go SDK
 //!
@@ -20,7 +20,7 @@
 
 #[cfg(any(feature = "mysql-async", feature = "sqlx-mysql"))]
 mod mysql;
-#[cfg(feature = "tokio-postgres")]
+#[cfg(any(feature = "tokio-postgres", feature = "sqlx-postgres"))]
 mod postgres;
 mod xid;
 

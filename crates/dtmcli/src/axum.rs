@@ -26,8 +26,6 @@
 //!
 //! A `?` on any error is a retry; only [`BranchError::Failure`] rolls back.
 
-use std::convert::Infallible;
-
 use ::axum::extract::FromRequestParts;
 use ::axum::http::request::Parts;
 use ::axum::http::{StatusCode, header};
@@ -108,9 +106,9 @@ impl IntoResponse for Refusal {
 /// without the layer.
 #[cfg(feature = "tower")]
 impl<S: Sync> FromRequestParts<S> for crate::tower::Forwarded {
-    type Rejection = Infallible;
+    type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }
 }

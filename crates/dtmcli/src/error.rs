@@ -159,6 +159,37 @@ impl Error {
         )
     }
 
+    /// The global transaction that this is about, if it says so: to [wait](crate::Client::wait) for
+    /// its end, or to ask for it.
+    #[must_use]
+    pub fn gid(&self) -> Option<&str> {
+        match self {
+            Self::RolledBack { gid, .. }
+            | Self::Aborted { gid, .. }
+            | Self::Unfinished { gid, .. }
+            | Self::Unclear { gid, .. }
+            | Self::Suspended { gid, .. } => Some(gid),
+            Self::Invalid(_)
+            | Self::Failure { .. }
+            | Self::Ongoing { .. }
+            | Self::Connect { .. }
+            | Self::Unanswered { .. }
+            | Self::Unexpected { .. }
+            | Self::Unsupported(_) => None,
+        }
+    }
+
+    /// Why the business said no, in its own words and without the server's around them: something
+    /// to tell the user. `None` if this is not about a refusal.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::RolledBack { reason, .. }
+            | Self::Aborted { cause: BranchError::Failure(reason), .. } => Some(own_words(reason)),
+            _ => None,
+        }
+    }
+
     /// What a branch answers when this error ended it: a refusal stays a refusal, everything else
     /// is retried. `?` in a branch makes **every** error a retry; use
     /// `.map_err(Error::into_branch_error)?` where a refusal must roll the outer transaction back.
@@ -181,6 +212,19 @@ impl Error {
     pub(crate) fn invalid(text: impl Into<String>) -> Self {
         Self::Invalid(text.into())
     }
+}
+
+/// The message that a branch put into its answer, out of a text that quotes the answer.
+fn own_words(reason: &str) -> String {
+    let quoted =
+        reason.find('{').zip(reason.rfind('}')).and_then(|(from, to)| reason.get(from..=to));
+    let words = match quoted {
+        Some(body) if body != crate::outcome::text(body.as_bytes()) => {
+            crate::outcome::text(body.as_bytes())
+        }
+        _ => reason.to_owned(),
+    };
+    words.trim().trim_start_matches("FAILURE:").trim_end_matches("FAILURE").trim().to_owned()
 }
 
 /// The result of most calls of the SDK.
@@ -223,6 +267,37 @@ mod tests {
         for (error, retryable, unknown) in table {
             assert_eq!((error.is_retryable(), error.is_unknown()), (retryable, unknown), "{error}");
         }
+    }
+
+    #[test]
+    fn an_error_knows_its_global_transaction() {
+        let aborted = Error::Aborted { gid: "g".to_owned(), cause: BranchError::failure("no") };
+        assert_eq!(aborted.gid(), Some("g"));
+        assert_eq!(unexpected(500).gid(), None);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_the_business() {
+        let table = [
+            (
+                "url:http://s/out return failed: \
+                 {\"dtm_result\":\"FAILURE\",\"message\":\"no money FAILURE\"} FAILURE",
+                "no money",
+            ),
+            ("no money FAILURE", "no money"),
+            ("FAILURE: no money", "no money"),
+            ("a {brace} in it", "a {brace} in it"),
+            ("}{", "}{"),
+            ("Timeout after 30 seconds", "Timeout after 30 seconds"),
+            ("FAILURE", ""),
+        ];
+        for (reason, words) in table {
+            let error = Error::RolledBack { gid: "g".to_owned(), reason: reason.to_owned() };
+            assert_eq!(error.refusal().as_deref(), Some(words), "{reason}");
+        }
+        let aborted = |cause| Error::Aborted { gid: "g".to_owned(), cause };
+        assert_eq!(aborted(BranchError::failure("no")).refusal().as_deref(), Some("no"));
+        assert_eq!(aborted(BranchError::retry("lost")).refusal(), None);
     }
 
     #[test]

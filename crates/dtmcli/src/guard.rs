@@ -50,6 +50,9 @@ pub(crate) async fn decide<T>(
         Ok(Err(cause)) => {
             abort(client, request, &cause.to_string()).await;
             guard.disarm();
+            if let Some(at_most) = wait {
+                wait_until_undone(client, &request.gid, at_most).await;
+            }
             Err(Error::Aborted { gid: request.gid.clone(), cause })
         }
         Err(panic) => {
@@ -70,6 +73,13 @@ pub(crate) async fn abort(client: &Client, request: &TransRequest, reason: &str)
             %error,
             "the abort was not confirmed; the timeout of the transaction will do it"
         ),
+    }
+}
+
+/// Waits for the end of what was aborted. That it is not seen changes nothing: it is rolled back.
+async fn wait_until_undone(client: &Client, gid: &str, at_most: Duration) {
+    if let Err(error) = client.wait(gid, at_most).await {
+        debug!(gid, %error, "aborted, but its branches are not known to be undone");
     }
 }
 

@@ -140,7 +140,12 @@ pub use client::{Client, ClientBuilder, Topics};
 #[cfg(feature = "outbox")]
 #[cfg_attr(docsrs, doc(cfg(feature = "outbox")))]
 pub use dtmcli_barrier::outbox;
-#[cfg(any(feature = "mysql-async", feature = "sqlx-mysql", feature = "tokio-postgres"))]
+#[cfg(any(
+    feature = "mysql-async",
+    feature = "sqlx-mysql",
+    feature = "sqlx-postgres",
+    feature = "tokio-postgres"
+))]
 pub use dtmcli_barrier::xa;
 pub use dtmcli_barrier::{
     BarrierDb, BarrierTx, Branch, BranchError, BranchResult, Op, OrFailure, TransType,

@@ -99,8 +99,8 @@ impl TccBuilder {
 
     option_methods!();
 
-    /// Waits for the end of the confirms, at most so long. Without it
-    /// [`run`](Self::run) returns when the decision to confirm is stored.
+    /// Waits for the end of the confirms, or of the cancels if it is aborted, at most so long. Without
+    /// it [`run`](Self::run) returns when the decision is stored.
     pub fn wait_at_most(mut self, at_most: Duration) -> Self {
         self.wait = Some(at_most);
         self

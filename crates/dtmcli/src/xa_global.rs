@@ -50,8 +50,8 @@ impl XaBuilder {
 
     option_methods!();
 
-    /// Waits for the end of the commits, at most so long. Without it [`run`](Self::run) returns
-    /// when the decision to commit is stored.
+    /// Waits for the end of the commits, or of the rollbacks if it is aborted, at most so long. Without
+    /// it [`run`](Self::run) returns when the decision is stored.
     pub fn wait_at_most(mut self, at_most: Duration) -> Self {
         self.wait = Some(at_most);
         self

@@ -1,5 +1,7 @@
 //! mysql_async: `Pool` and `Transaction`.
 
+use std::ops::{Deref, DerefMut};
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Pool, Transaction, TxOpts};
 
@@ -7,6 +9,28 @@ use super::codes::{commit_error, mysql_rolled_back};
 use crate::db::{BarrierDb, CommitError};
 use crate::error::BoxError;
 use crate::sql::{Cell, Dialect, Kind, SqlTx, Value};
+
+/// A transaction that the barrier has opened on a pool of mysql_async: use it as that.
+///
+/// Without a lifetime, unlike [`Transaction`]: the compiler takes an async closure over a type
+/// with one for less general than it is as soon as its future has to be `Send`, and the handlers
+/// of web frameworks have to.
+#[derive(Debug)]
+pub struct MySqlTx(Transaction<'static>);
+
+impl Deref for MySqlTx {
+    type Target = Transaction<'static>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for MySqlTx {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
 
 impl SqlTx for Transaction<'_> {
     fn dialect(&self) -> Dialect {
@@ -24,6 +48,25 @@ impl SqlTx for Transaction<'_> {
         kinds: &[Kind],
     ) -> Result<Vec<Vec<Cell>>, BoxError> {
         query(self, sql, values, kinds).await
+    }
+}
+
+impl SqlTx for MySqlTx {
+    fn dialect(&self) -> Dialect {
+        Dialect::MySql
+    }
+
+    async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, BoxError> {
+        execute(&mut self.0, sql, values).await
+    }
+
+    async fn query(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        kinds: &[Kind],
+    ) -> Result<Vec<Vec<Cell>>, BoxError> {
+        query(&mut self.0, sql, values, kinds).await
     }
 }
 
@@ -79,14 +122,14 @@ fn cell(value: mysql_async::Value, kind: Kind) -> Result<Cell, BoxError> {
 }
 
 impl BarrierDb for Pool {
-    type Tx = Transaction<'static>;
+    type Tx = MySqlTx;
 
     async fn begin(&self) -> Result<Self::Tx, BoxError> {
-        Ok(self.start_transaction(TxOpts::default()).await?)
+        Ok(MySqlTx(self.start_transaction(TxOpts::default()).await?))
     }
 
     async fn commit(tx: Self::Tx) -> Result<(), CommitError> {
-        tx.commit().await.map_err(|error| {
+        tx.0.commit().await.map_err(|error| {
             let refused = matches!(&error, mysql_async::Error::Server(server)
                 if mysql_rolled_back(server.code));
             commit_error(refused, error)
@@ -94,6 +137,6 @@ impl BarrierDb for Pool {
     }
 
     async fn rollback(tx: Self::Tx) -> Result<(), BoxError> {
-        Ok(tx.rollback().await?)
+        Ok(tx.0.rollback().await?)
     }
 }

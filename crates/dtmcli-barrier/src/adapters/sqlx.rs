@@ -1,12 +1,37 @@
 //! sqlx 0.9: `sqlx::Pool` and `sqlx::Transaction` of MySQL, PostgreSQL and SQLite.
 
+use std::ops::{Deref, DerefMut};
+
 use sqlx::error::DatabaseError;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Database, Row as _};
 
 use super::codes::commit_error;
 use crate::db::{BarrierDb, CommitError};
 use crate::error::BoxError;
 use crate::sql::{Cell, Dialect, Kind, SqlTx, Value};
+
+/// A transaction that the barrier or an XA branch has opened on a pool of sqlx: use it as its
+/// connection, `query.execute(&mut **tx)`. Begun on it, a transaction of sqlx is a savepoint.
+///
+/// Without a lifetime, unlike [`sqlx::Transaction`]: the compiler takes an async closure over a
+/// type with one for less general than it is as soon as its future has to be `Send`, and the
+/// handlers of web frameworks have to.
+#[derive(Debug)]
+pub struct SqlxTx<D: Database>(pub(crate) sqlx::Transaction<'static, D>);
+
+impl<D: Database> Deref for SqlxTx<D> {
+    type Target = D::Connection;
+
+    fn deref(&self) -> &D::Connection {
+        &self.0
+    }
+}
+
+impl<D: Database> DerefMut for SqlxTx<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
+        &mut self.0
+    }
+}
 
 macro_rules! adapter {
     (
@@ -80,11 +105,30 @@ macro_rules! adapter {
             }
         }
 
+        impl SqlTx for SqlxTx<$database> {
+            fn dialect(&self) -> Dialect {
+                $dialect
+            }
+
+            async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, BoxError> {
+                $execute(self, sql, values).await
+            }
+
+            async fn query(
+                &mut self,
+                sql: &str,
+                values: &[Value<'_>],
+                kinds: &[Kind],
+            ) -> Result<Vec<Vec<Cell>>, BoxError> {
+                $query(self, sql, values, kinds).await
+            }
+        }
+
         impl BarrierDb for sqlx::Pool<$database> {
-            type Tx = sqlx::Transaction<'static, $database>;
+            type Tx = SqlxTx<$database>;
 
             async fn begin(&self) -> Result<Self::Tx, BoxError> {
-                Ok(sqlx::Pool::begin(self).await?)
+                Ok(SqlxTx(sqlx::Pool::begin(self).await?))
             }
 
             async fn commit(mut tx: Self::Tx) -> Result<(), CommitError> {
@@ -94,14 +138,14 @@ macro_rules! adapter {
                         .await
                         .map_err(|error| CommitError::RolledBack(error.into()))?;
                 }
-                tx.commit().await.map_err(|error| {
+                tx.0.commit().await.map_err(|error| {
                     let refused = error.as_database_error().is_some_and($rolled_back);
                     commit_error(refused, error)
                 })
             }
 
             async fn rollback(tx: Self::Tx) -> Result<(), BoxError> {
-                Ok(tx.rollback().await?)
+                Ok(tx.0.rollback().await?)
             }
         }
     };

@@ -25,6 +25,8 @@ cases! {
         one_endpoint, a_panic]
     mysql_async: [commits_twice, rolls_back_twice, an_unknown_xid, failures_leave_nothing,
         one_endpoint, a_panic]
+    sqlx_postgres: [commits_twice, rolls_back_twice, an_unknown_xid, failures_leave_nothing,
+        one_endpoint, a_panic]
     tokio_postgres: [commits_twice, rolls_back_twice, an_unknown_xid, failures_leave_nothing,
         one_endpoint, a_panic]
 }

@@ -2,6 +2,8 @@
 
 mod branch_call;
 mod builder;
+#[cfg(feature = "outbox")]
+mod outbox;
 mod topics;
 mod wait;
 
@@ -146,16 +148,8 @@ impl Client {
     /// Registers the XA branch that this service is called for, from within its local transaction.
     /// What the server does not know it cannot commit; and once it rolls back it refuses.
     ///
-    /// One endpoint serves all calls of an XA branch (`xa` is there with the features `sqlx-mysql`,
-    /// `mysql-async` and `tokio-postgres`):
-    ///
-    /// ```ignore
-    /// async fn out(BranchCall(branch): BranchCall, State(app): State<App>, body: Bytes) -> Answer {
-    ///     let register = async || app.dtm.register_xa(&branch).await;
-    ///     branch.xa(&app.pool, register, async |tx| debit(tx, &body).await).await?;
-    ///     Ok(Done)
-    /// }
-    /// ```
+    /// [`xa_branch`](Self::xa_branch) does this and all the rest; this is for local transactions
+    /// that it does not fit.
     ///
     /// # Errors
     ///
@@ -163,6 +157,38 @@ impl Client {
     /// to roll back. After any of them the local transaction must be rolled back.
     pub async fn register_xa(&self, branch: &Branch) -> BranchResult {
         Xa::register(self, branch).await.map_err(Error::into_branch_error)
+    }
+
+    /// Serves the branch of an XA transaction: one endpoint for all its calls. The action runs the
+    /// business, registers the branch with the server and prepares it; the commit and the rollback
+    /// end what was prepared.
+    ///
+    /// ```ignore
+    /// async fn out(BranchCall(branch): BranchCall, State(app): State<App>, body: Bytes) -> Answer {
+    ///     app.dtm.xa_branch(&branch, &app.pool, async |tx| debit(tx, &body).await).await?;
+    ///     Ok(Done)
+    /// }
+    /// ```
+    ///
+    /// The commit and the rollback come without a body, so decode it within the closure, which runs
+    /// for the action only.
+    ///
+    /// # Errors
+    ///
+    /// What the business answers; `Failure` if the server refuses the branch because it has begun
+    /// to roll back; else [`BranchError::Retry`](crate::BranchError::Retry), to be called again.
+    #[cfg(any(
+        feature = "mysql-async",
+        feature = "sqlx-mysql",
+        feature = "sqlx-postgres",
+        feature = "tokio-postgres"
+    ))]
+    pub async fn xa_branch<D, F>(&self, branch: &Branch, db: &D, business: F) -> BranchResult
+    where
+        D: crate::xa::XaDb,
+        F: AsyncFnOnce(&mut D::Session) -> BranchResult,
+    {
+        branch.xa(db, async || self.register_xa(branch).await, business).await
     }
 
     /// The topics of this server.

@@ -188,13 +188,23 @@ impl WorkflowStep<'_> {
     }
 
     /// Undoes the step although it failed: what failed may have left something behind.
-    #[cfg(any(feature = "mysql-async", feature = "sqlx-mysql", feature = "tokio-postgres"))]
+    #[cfg(any(
+        feature = "mysql-async",
+        feature = "sqlx-mysql",
+        feature = "sqlx-postgres",
+        feature = "tokio-postgres"
+    ))]
     pub(super) fn even_if_failed(mut self) -> Self {
         self.even_if_failed = true;
         self
     }
 
-    #[cfg(any(feature = "mysql-async", feature = "sqlx-mysql", feature = "tokio-postgres"))]
+    #[cfg(any(
+        feature = "mysql-async",
+        feature = "sqlx-mysql",
+        feature = "sqlx-postgres",
+        feature = "tokio-postgres"
+    ))]
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.workflow.shared)
     }
@@ -258,7 +268,12 @@ impl Shared {
         Ok(Branch::new(TransType::Workflow, &self.gid, branch_id, op)?)
     }
 
-    #[cfg(any(feature = "mysql-async", feature = "sqlx-mysql", feature = "tokio-postgres"))]
+    #[cfg(any(
+        feature = "mysql-async",
+        feature = "sqlx-mysql",
+        feature = "sqlx-postgres",
+        feature = "tokio-postgres"
+    ))]
     pub(super) fn is_recorded(&self, branch: &Branch) -> bool {
         let key = (branch.branch_id().to_owned(), branch.op().as_str().to_owned());
         self.recorded.contains_key(&key)

@@ -5,7 +5,12 @@ mod call;
 mod context;
 pub(crate) mod progress;
 mod serve;
-#[cfg(any(feature = "mysql-async", feature = "sqlx-mysql", feature = "tokio-postgres"))]
+#[cfg(any(
+    feature = "mysql-async",
+    feature = "sqlx-mysql",
+    feature = "sqlx-postgres",
+    feature = "tokio-postgres"
+))]
 mod xa;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -5,11 +5,14 @@
 mod database;
 mod grpc;
 mod message;
+mod outbox;
 mod saga;
+mod secrets;
 mod service;
 mod tcc;
 mod topics;
 mod workflow;
+mod xa;
 
 use std::time::{Duration, Instant};
 
