@@ -4,12 +4,14 @@
 //! decided nothing costs a look-up and a short text; a success at the first try goes to a ring that
 //! overwrites itself, so that the usual case costs next to nothing.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dtmd_protocol::{BranchId, Call, Gid, Op, Outcome, Timestamp};
+
+use crate::hash::{QuickMap, RandomState};
 
 /// Attempts kept of one branch operation.
 const PER_BRANCH_MAX: usize = 5;
@@ -79,7 +81,7 @@ pub(crate) struct Attempts {
 
 #[derive(Debug, Default)]
 struct Shard {
-    by_gid: HashMap<Gid, Kept>,
+    by_gid: QuickMap<Gid, Kept>,
     /// Who makes room, first to last; a gid is here exactly if it is in `by_gid`.
     queue: VecDeque<Gid>,
     /// Attempts in `by_gid`.
@@ -97,7 +99,7 @@ struct Kept {
 impl Default for Attempts {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: RandomState::new() }
+        Self { shards, hasher: RandomState::default() }
     }
 }
 

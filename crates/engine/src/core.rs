@@ -1,6 +1,5 @@
 //! What all runners share.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -18,6 +17,7 @@ use crate::committer::Committer;
 use crate::destinations::Destinations;
 use crate::error::EngineError;
 use crate::events::{EVENTS_MAX, Event, Passes};
+use crate::hash::{self, QuickMap};
 use crate::inbox::{Inbox, Messages, NotTaken, inbox};
 use crate::metrics::Metrics;
 use crate::options::EngineOptions;
@@ -49,6 +49,8 @@ pub(crate) struct Core {
     /// Whether nobody else writes to the store: then what a runner knows is what is stored.
     pub(crate) exclusive: bool,
     tags: AtomicU64,
+    /// Tags must not be alike on two servers, so their hash is the careful one.
+    tag_hasher: RandomState,
     active: Active,
     /// The network runtimes; work that no request brought is spread over them.
     runtimes: RwLock<Vec<Handle>>,
@@ -58,8 +60,8 @@ pub(crate) struct Core {
 /// The runners of this process: at most one a gid.
 struct Active {
     // Std mutexes: a look-up and a push each.
-    shards: Vec<Mutex<HashMap<Gid, Inbox>>>,
-    hasher: RandomState,
+    shards: Vec<Mutex<QuickMap<Gid, Inbox>>>,
+    hasher: hash::RandomState,
     count: AtomicUsize,
 }
 
@@ -91,9 +93,10 @@ impl Core {
             closing: AtomicBool::new(false),
             exclusive,
             tags: AtomicU64::new(0),
+            tag_hasher: RandomState::new(),
             active: Active {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-                hasher: RandomState::new(),
+                hasher: hash::RandomState::default(),
                 count: AtomicUsize::new(0),
             },
             runtimes: RwLock::default(),
@@ -105,7 +108,7 @@ impl Core {
     pub(crate) fn new_tag(&self) -> u32 {
         let number = self.tags.fetch_add(1, Ordering::Relaxed);
         // Different servers draw from differently seeded hashers.
-        let hash = self.active.hasher.hash_one((&*self.owner, number));
+        let hash = self.tag_hasher.hash_one((&*self.owner, number));
         u32::try_from(hash >> 32).unwrap_or(0)
     }
 
@@ -178,7 +181,12 @@ impl Core {
                 }
             },
         };
-        if self.active_count() >= self.options.active_max {
+        // What is known to exist goes before what would be new: it is what frees places again.
+        let places = match message {
+            Message::Request { .. } => self.options.active_max.saturating_mul(2),
+            _ => self.options.active_max,
+        };
+        if self.active_count() >= places {
             return Err(EngineError::Overloaded("too many transactions are worked on"));
         }
         let (inbox, messages) = inbox(message);
@@ -187,7 +195,8 @@ impl Core {
         // Under the shard's lock, as is the setting in `retire`.
         self.timers.cancel(gid);
         drop(shard);
-        handle.spawn(Runner::new(self.clone(), gid.clone(), messages).run());
+        // Boxed here: a task that is spawned is moved several times, and this one is large.
+        handle.spawn(Box::pin(Runner::new(self.clone(), gid.clone(), messages).run()));
         Ok(())
     }
 
@@ -224,7 +233,7 @@ impl Core {
 }
 
 impl Active {
-    fn shard(&self, gid: &Gid) -> MutexGuard<'_, HashMap<Gid, Inbox>> {
+    fn shard(&self, gid: &Gid) -> MutexGuard<'_, QuickMap<Gid, Inbox>> {
         let hash = self.hasher.hash_one(gid.as_str());
         let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
         lock(&self.shards[index])

@@ -1,12 +1,14 @@
 //! One hanging service delays only its own branches: a concurrency limit and a circuit breaker for
 //! each destination (scheme and authority).
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
+
+use crate::hash::QuickMap;
 
 /// Destinations kept, at most; idle ones are forgotten to make room.
 const DESTINATIONS_MAX: usize = 10_000;
@@ -40,7 +42,7 @@ impl Default for DestinationLimits {
 pub(crate) struct Destinations {
     limits: DestinationLimits,
     // A std mutex: one look-up a call, never across an await.
-    known: Mutex<HashMap<Box<str>, Arc<Destination>>>,
+    known: Mutex<QuickMap<Box<str>, Arc<Destination>>>,
 }
 
 /// One destination.
@@ -48,6 +50,9 @@ pub(crate) struct Destinations {
 pub(crate) struct Destination {
     name: Box<str>,
     pub(crate) places: Semaphore,
+    /// The breaker is closed and no failure counts: whoever sees this has nothing to ask of it and
+    /// no success to tell it. All threads read it with every call, so it is written seldom.
+    is_calm: AtomicBool,
     breaker: Mutex<Breaker>,
 }
 
@@ -106,6 +111,7 @@ impl Destinations {
         let destination = Arc::new(Destination {
             name: Box::from(name),
             places: Semaphore::new(self.limits.concurrency.max(1)),
+            is_calm: AtomicBool::new(true),
             breaker: Mutex::default(),
         });
         known.insert(Box::from(name), destination.clone());
@@ -119,7 +125,7 @@ impl Destinations {
         call_timeout: Duration,
         now: Instant,
     ) -> Admission {
-        if self.limits.breaker_failures == 0 {
+        if self.limits.breaker_failures == 0 || destination.is_calm.load(Ordering::Acquire) {
             return Admission::Call;
         }
         let mut breaker = lock(&destination.breaker);
@@ -138,10 +144,12 @@ impl Destinations {
 
     /// Tells the breaker what a call came to.
     pub(crate) fn answered(&self, destination: &Destination, unreachable: bool, now: Instant) {
-        if self.limits.breaker_failures == 0 {
+        let is_news = unreachable || !destination.is_calm.load(Ordering::Acquire);
+        if self.limits.breaker_failures == 0 || !is_news {
             return;
         }
         let mut breaker = lock(&destination.breaker);
+        destination.is_calm.store(!unreachable, Ordering::Release);
         if !unreachable {
             if breaker.state != State::Closed {
                 info!(destination = %destination.name, "the destination answers again");

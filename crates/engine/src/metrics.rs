@@ -71,6 +71,21 @@ struct AlertResult {
 type SecondsGauge = Gauge<f64, AtomicU64>;
 type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
+/// Counts the requests of one route that end in one way.
+#[derive(Debug, Clone)]
+pub struct RequestSeries {
+    count: Counter,
+    seconds: Histogram,
+}
+
+impl RequestSeries {
+    /// Counts a request.
+    pub fn count(&self, elapsed: Duration) {
+        self.count.inc();
+        self.seconds.observe(elapsed.as_secs_f64());
+    }
+}
+
 /// Series that are counted for every transaction, looked up in their families once: a look-up hashes
 /// every label. One that was never counted does not exist.
 #[derive(Default)]
@@ -281,10 +296,22 @@ impl Metrics {
 
     /// Counts a request. `api` is the route's name, never text from the request.
     pub fn request(&self, transport: &'static str, api: &'static str, ok: bool, elapsed: Duration) {
+        self.request_series(transport, api, ok).count(elapsed);
+    }
+
+    /// Returns what counts the requests of one route that end in one way, for who counts many: to
+    /// look it up hashes every label. From now on the series exist.
+    pub fn request_series(
+        &self,
+        transport: &'static str,
+        api: &'static str,
+        ok: bool,
+    ) -> RequestSeries {
         let status = if ok { "ok" } else { "fail" };
-        self.requests.get_or_create(&Request { r#type: transport, api, status }).inc();
+        let label = Request { r#type: transport, api, status };
+        let count = self.requests.get_or_create_owned(&label);
         let label = Duration_ { r#type: transport, api };
-        self.request_seconds.get_or_create(&label).observe(elapsed.as_secs_f64());
+        RequestSeries { count, seconds: self.request_seconds.get_or_create_owned(&label) }
     }
 
     /// Returns all metrics in Prometheus' text form.

@@ -1,10 +1,13 @@
 //! Wakes each global that is at rest when it is due.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dtmd_protocol::{Gid, Timestamp};
 use tokio::sync::Notify;
+
+use crate::hash::QuickMap;
 
 /// Wake-ups kept, at most. Past that the claimer finds the due ones in the store.
 const TIMERS_MAX: usize = 1_000_000;
@@ -18,6 +21,8 @@ const FIRED_MAX: usize = 1024;
 pub(crate) struct Timers {
     // A std mutex: each critical section is a few map operations.
     state: Mutex<State>,
+    /// How many are set, so that who has nothing to cancel need not take the lock.
+    count: AtomicUsize,
     /// Tells the loop that waits that an earlier wake-up has come in.
     earlier: Notify,
 }
@@ -25,7 +30,7 @@ pub(crate) struct Timers {
 #[derive(Debug, Default)]
 struct State {
     by_time: BTreeSet<(Timestamp, Gid)>,
-    by_gid: HashMap<Gid, Timestamp>,
+    by_gid: QuickMap<Gid, Timestamp>,
 }
 
 impl Timers {
@@ -34,30 +39,39 @@ impl Timers {
         let mut state = self.state();
         state.remove(&gid);
         if state.by_gid.len() >= TIMERS_MAX {
+            // Some are set in any case, so `count` need not be exact.
             return;
         }
         let first = state.by_time.first().is_none_or(|(earliest, _)| at < *earliest);
         state.by_gid.insert(gid.clone(), at);
         state.by_time.insert((at, gid));
+        self.count.store(state.by_gid.len(), Ordering::Release);
         drop(state);
         if first {
             self.earlier.notify_one();
         }
     }
 
-    /// Takes a global's wake-up away.
+    /// Takes a global's wake-up away, if its setting happened before.
     pub(crate) fn cancel(&self, gid: &Gid) {
-        self.state().remove(gid);
+        if self.len() == 0 {
+            return;
+        }
+        let mut state = self.state();
+        state.remove(gid);
+        self.count.store(state.by_gid.len(), Ordering::Release);
     }
 
     /// Takes all away.
     pub(crate) fn clear(&self) {
-        *self.state() = State::default();
+        let mut state = self.state();
+        *state = State::default();
+        self.count.store(0, Ordering::Release);
     }
 
     /// Returns how many wake-ups are set.
     pub(crate) fn len(&self) -> usize {
-        self.state().by_gid.len()
+        self.count.load(Ordering::Acquire)
     }
 
     /// Takes the globals that are due, and returns when the next one is.
@@ -73,6 +87,7 @@ impl Timers {
                 due.push(gid);
             }
         }
+        self.count.store(state.by_gid.len(), Ordering::Release);
         let next = state.by_time.first().map(|(at, _)| *at);
         (due, next)
     }

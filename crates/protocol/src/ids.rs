@@ -25,7 +25,8 @@ pub struct BranchId(Text);
 /// The longest text that is held in place: what fits beside an `Arc`'s two words.
 const SHORT_MAX_BYTES: usize = 22;
 
-#[derive(Clone)]
+/// A text that fits is always held in place, so equal texts are equal variants.
+#[derive(Clone, PartialEq, Eq)]
 enum Text {
     Short { len: u8, bytes: [u8; SHORT_MAX_BYTES] },
     Long(Arc<str>),
@@ -146,7 +147,7 @@ id!(BranchId, "branch_id", BRANCH_ID_MAX_BYTES, Text::of, Text::as_str);
 
 impl PartialEq for BranchId {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.0 == other.0
     }
 }
 

@@ -36,6 +36,9 @@ impl<'a> Scheme<'a> {
 /// Asked a dozen times for each transaction: a search for a text costs more in its preparation than
 /// looking at the few colons there are.
 pub fn split_scheme(url: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = url.strip_prefix("http://") {
+        return Some(("http", rest));
+    }
     let colons = url.bytes().enumerate().filter(|(_, byte)| *byte == b':');
     let mut ends = colons.filter(|(at, _)| url.as_bytes()[at + 1..].starts_with(b"//"));
     ends.next().map(|(at, _)| (&url[..at], &url[at + 3..]))

@@ -181,8 +181,9 @@ impl BatchBuilder {
 
     /// Returns a batch with room for so many records of the usual length.
     pub(crate) fn for_records(records: usize) -> Self {
-        /// A whole record of a saga of two steps has about 700 bytes, a change about 60.
-        const USUAL_BYTES: usize = 512;
+        /// A whole record of a saga of two steps has about 700 bytes, a change about 60. A batch of
+        /// whole ones only should not have to be moved to a larger place.
+        const USUAL_BYTES: usize = 768;
         let mut bytes = Vec::with_capacity(BATCH_HEADER + records * USUAL_BYTES);
         bytes.resize(BATCH_HEADER, 0);
         Self { bytes, records: Vec::with_capacity(records) }

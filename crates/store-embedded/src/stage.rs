@@ -10,7 +10,7 @@ use dtmd_store::{Kv, Lease, StoreError, Write, WriteError};
 
 use crate::event::{KvRecord, encode};
 use crate::format::{BatchBuilder, Kind, Place};
-use crate::index::{Found, Index, KvEntry, Live};
+use crate::index::{Found, Index, KvEntry, Live, QuickMap};
 use crate::log::Appended;
 
 /// Why a write was not staged.
@@ -36,7 +36,7 @@ impl From<StoreError> for Refusal {
 /// A batch that is being decided: its writes see the earlier ones, the index does not change.
 pub(crate) struct Stage<'a> {
     index: &'a Index,
-    globals: HashMap<Gid, Current>,
+    globals: QuickMap<Gid, Current>,
     keys: HashMap<(String, String), Option<Kv>>,
     outcome: Staged,
 }
@@ -77,7 +77,7 @@ impl<'a> Stage<'a> {
             next_number: index.next_number,
             changes: Vec::with_capacity(writes),
         };
-        let globals = HashMap::with_capacity(writes);
+        let globals = QuickMap::with_capacity_and_hasher(writes, Default::default());
         Self { index, globals, keys: HashMap::new(), outcome }
     }
 

@@ -21,7 +21,7 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct State {
-    globals: HashMap<Gid, Entry>,
+    globals: HashMap<Gid, Entry, foldhash::fast::RandomState>,
     /// Unfinished globals by wake-up.
     due: BTreeSet<(Timestamp, Gid)>,
     /// All globals by arrival, for listing newest first.

@@ -15,6 +15,7 @@ mod payload;
 #[cfg(test)]
 mod tests;
 mod v1;
+mod write_v1;
 
 use dtmd_protocol::Global;
 
@@ -69,8 +70,10 @@ impl RecordError {
 /// # Errors
 ///
 /// [`RecordError::Malformed`] if it cannot be written; no global of the protocol is such.
-pub fn encode(global: &Global, out: Vec<u8>) -> Result<Vec<u8>, RecordError> {
-    write(&v1::GlobalV1::from(global), out)
+pub fn encode(global: &Global, mut out: Vec<u8>) -> Result<Vec<u8>, RecordError> {
+    out.push(FORMAT_VERSION);
+    write_v1::global(&mut out, global);
+    Ok(out)
 }
 
 /// Returns the global of a record, whatever version it was written in.

@@ -7,6 +7,7 @@ use dtmd_protocol::{Call, Global, GlobalStatus, Input, Outcome, Target, Timestam
 use tracing::{debug, info};
 
 use super::Runner;
+use super::saves::Decided;
 use crate::attempts::Attempt;
 use crate::caller::{Answer, BranchCall};
 use crate::core::Core;
@@ -63,10 +64,8 @@ impl Runner {
             self.answers.clear();
             return;
         };
-        let after = self.folded(&before);
-        self.alert(&before, &after);
-        let waited_for = !self.waiters.is_empty() && after.status.is_final();
-        match self.save(&before, after, waited_for).await {
+        let decided = self.decide_fold(&before);
+        match self.save(&before, decided).await {
             Ok(()) => {
                 dtmd_failpoint::hit("fold-done");
                 self.answers.clear();
@@ -75,7 +74,14 @@ impl Runner {
         }
     }
 
-    fn folded(&self, before: &Arc<Global>) -> Global {
+    fn decide_fold(&self, before: &Global) -> Option<Decided> {
+        let after = self.folded(before);
+        self.alert(before, &after);
+        let waited_for = !self.waiters.is_empty() && after.status.is_final();
+        self.decide(before, after, waited_for)
+    }
+
+    fn folded(&self, before: &Global) -> Global {
         let options = &self.core.options;
         let cx = self.core.clock.context();
         // Successes first: what one answer decides must not hide what another one knows.
@@ -85,7 +91,7 @@ impl Runner {
         let mut after = None;
         for (target, outcome) in answers {
             let input = Input::Reply { target: *target, outcome: outcome.clone() };
-            let so_far = after.as_ref().unwrap_or(&**before);
+            let so_far = after.as_ref().unwrap_or(before);
             if let Ok(next) = step(so_far, &input, &options.policy, &options.limits, &cx) {
                 after = Some(next);
             }

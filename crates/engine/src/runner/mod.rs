@@ -28,7 +28,7 @@ use crate::events::Event;
 use crate::inbox::Messages;
 use flying::Flying;
 use requests::Waiter;
-use saves::SaveError;
+use saves::{Decided, SaveError};
 
 /// The test clock's pause between a reply and the pass that it lets loose (design.md section 9).
 const TEST_PASS_PAUSE: Duration = Duration::from_millis(100);
@@ -159,19 +159,26 @@ impl Runner {
     /// Lets time do to the global what it does.
     async fn look(&mut self, input: Input) {
         let Some(before) = self.loaded().await else { return };
+        let decided = self.looked_at(&before, &input);
+        if let Err(failure) = self.save(&before, decided).await {
+            self.recover(&failure).await;
+        }
+    }
+
+    fn looked_at(&self, before: &Global, input: &Input) -> Option<Decided> {
         let cx = self.core.clock.context();
         let options = &self.core.options;
-        match dtmd_protocol::step(&before, &input, &options.policy, &options.limits, &cx) {
+        match dtmd_protocol::step(before, input, &options.policy, &options.limits, &cx) {
             Ok(next) if next.status != before.status && !self.flying.is_empty() => {
                 // A decision waits until what is in flight is known (see `may_fold`).
                 debug!(gid = %self.gid, "a decision waits for calls in flight");
+                None
             }
-            Ok(next) => {
-                if let Err(failure) = self.save(&before, next, false).await {
-                    self.recover(&failure).await;
-                }
+            Ok(next) => self.decide(before, next, false),
+            Err(refused) => {
+                error!(gid = %self.gid, %refused, "a look was refused");
+                None
             }
-            Err(refused) => error!(gid = %self.gid, %refused, "a look was refused"),
         }
     }
 

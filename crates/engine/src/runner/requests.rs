@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use dtmd_protocol::{
-    Durability, Global, GlobalStatus, Input, NewGlobal, Outcome, Request, RequestKind, Scheme,
-    TransType, create, durability, step,
+    Global, GlobalStatus, Input, NewGlobal, Outcome, Refused, Request, RequestKind, Scheme,
+    TransType, create, step,
 };
 use dtmd_store::Write;
 
-use super::saves::SaveError;
+use super::saves::{Decided, SaveError};
 use super::{Reply, Runner};
 use crate::error::EngineError;
 use crate::topics;
@@ -57,14 +57,7 @@ impl Runner {
             subscribers = topics::subscribers(&self.core, new).await?;
         }
         let submitted = matches!(otherwise, Request::Submit(_));
-        let policy = &self.core.options.policy;
-        let cx = self.core.clock.context();
-        let mut global = create(new, submitted, &subscribers, policy, &cx);
-        if dtmd_protocol::schedule(&global, policy, &cx).has_calls {
-            global.owner = self.core.owner.clone();
-            global.epoch = 1;
-        }
-        let global = Arc::new(global);
+        let global = self.new_global(new, submitted, &subscribers);
         match self.write(Write::Create(global.clone()), true, global.clone()).await {
             Ok(()) => {
                 self.publish(GlobalStatus::Prepared, &global);
@@ -73,6 +66,22 @@ impl Runner {
             Err(SaveError::AlreadyExists) => Ok(None),
             Err(failure) => Err(unavailable(&failure)),
         }
+    }
+
+    fn new_global(
+        &self,
+        new: &NewGlobal,
+        submitted: bool,
+        subscribers: &[Option<Vec<Arc<str>>>],
+    ) -> Arc<Global> {
+        let policy = &self.core.options.policy;
+        let cx = self.core.clock.context();
+        let mut global = create(new, submitted, subscribers, policy, &cx);
+        if dtmd_protocol::schedule(&global, policy, &cx).has_calls {
+            global.owner = self.core.owner.clone();
+            global.epoch = 1;
+        }
+        Arc::new(global)
     }
 
     /// Applies a request to the global, which must exist.
@@ -86,10 +95,8 @@ impl Runner {
                 let _ = reply.send(Err(self.missing(kind)));
                 return;
             };
-            let options = &self.core.options;
-            let cx = self.core.clock.context();
-            let next = match step(&before, &input, &options.policy, &options.limits, &cx) {
-                Ok(next) => next,
+            let decided = match self.decide_request(&before, &input) {
+                Ok(decided) => decided,
                 Err(refused) => {
                     // A refusal names a status: what is told must be durable.
                     if !self.is_confirmed().await {
@@ -99,7 +106,7 @@ impl Runner {
                     return;
                 }
             };
-            if durability(Some(&before), &next) == Durability::None {
+            if decided.is_none() {
                 // Nothing is written that would meet a conflict if this view were out of date.
                 if !self.is_confirmed().await {
                     continue;
@@ -110,8 +117,7 @@ impl Runner {
                     continue;
                 }
             }
-            // A caller is told that it is done, so it must be.
-            match self.save(&before, next, true).await {
+            match self.save(&before, decided).await {
                 Ok(()) => {
                     let after = self.stored.clone().unwrap_or(before);
                     return self.accepted(kind, after, reply);
@@ -128,6 +134,14 @@ impl Runner {
             }
         }
         let _ = reply.send(Err(EngineError::Overloaded("too many writers change one gid")));
+    }
+
+    fn decide_request(&self, before: &Global, input: &Input) -> Result<Option<Decided>, Refused> {
+        let options = &self.core.options;
+        let cx = self.core.clock.context();
+        let next = step(before, input, &options.policy, &options.limits, &cx)?;
+        // A caller is told that it is done, so it must be.
+        Ok(self.decide(before, next, true))
     }
 
     /// Replies to a request that was done, now or at the end of the pass it begins.

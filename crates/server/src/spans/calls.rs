@@ -2,10 +2,10 @@
 //! operator's choice of how workflows are called back.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use async_trait::async_trait;
 use dtmd_engine::{Answer, BranchCall, BranchCaller};
 use dtmd_protocol::plan::Target;
 use dtmd_protocol::{CallProtocol, Outcome, TransType, url};
@@ -43,6 +43,21 @@ impl<C: BranchCaller> Calling<C> {
             && call.trans_type == TransType::Workflow
             && call.call.target == Target::Query
             && call.call.always_post
+    }
+
+    /// Makes a call that is traced, or made otherwise than it was planned.
+    async fn call_changed(&self, spans: Option<&Spans>, call: &BranchCall) -> Answer {
+        let mut changed = None;
+        if self.is_by_get(call) {
+            let mut by_get = call.clone();
+            by_get.call.always_post = false;
+            changed = Some(by_get);
+        }
+        let call = changed.as_ref().unwrap_or(call);
+        match spans {
+            Some(spans) => self.call_traced(spans, call).await,
+            None => self.inner.call(call).await,
+        }
     }
 
     /// Makes a call as a span of the trace that its transaction carries. The service gets that
@@ -106,19 +121,20 @@ fn error_of(outcome: &Outcome) -> Option<String> {
     }
 }
 
-#[async_trait]
 impl<C: BranchCaller> BranchCaller for Calling<C> {
-    async fn call(&self, call: &BranchCall) -> Answer {
-        let mut changed = None;
-        if self.is_by_get(call) {
-            let mut by_get = call.clone();
-            by_get.call.always_post = false;
-            changed = Some(by_get);
-        }
-        let call = changed.as_ref().unwrap_or(call);
+    // Not an `async fn`: a call that is passed on as it is needs no box of this layer's own.
+    fn call<'s, 'c, 'f>(
+        &'s self,
+        call: &'c BranchCall,
+    ) -> Pin<Box<dyn Future<Output = Answer> + Send + 'f>>
+    where
+        's: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
         match &self.spans {
-            Some(spans) => self.call_traced(spans, call).await,
-            None => self.inner.call(call).await,
+            None if !self.is_by_get(call) => self.inner.call(call),
+            spans => Box::pin(self.call_changed(spans.as_deref(), call)),
         }
     }
 

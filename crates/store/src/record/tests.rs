@@ -253,6 +253,8 @@ proptest! {
     fn what_is_written_is_read(global in global()) {
         let bytes = encode(&global, Vec::new()).unwrap();
         prop_assert_eq!(&decode(&bytes).unwrap(), &global);
+        let by_library = super::write(&super::v1::GlobalV1::from(&global), Vec::new()).unwrap();
+        prop_assert_eq!(bytes, by_library, "the bytes are the format");
         prop_assert_eq!(&from_json(&to_json(&global).unwrap()).unwrap(), &global);
     }
 

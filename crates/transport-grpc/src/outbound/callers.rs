@@ -1,6 +1,7 @@
 //! Which caller a URL is for (spec 02 §4.1).
 
-use async_trait::async_trait;
+use std::pin::Pin;
+
 use dtmd_engine::{Answer, BranchCall, BranchCaller};
 use dtmd_protocol::{CallProtocol, Scheme};
 use dtmd_transport::outbound::{HttpCaller, OutboundOptions};
@@ -31,13 +32,21 @@ impl Callers {
     }
 }
 
-#[async_trait]
 impl BranchCaller for Callers {
-    async fn call(&self, call: &BranchCall) -> Answer {
+    // Not an `async fn`: what is passed on needs no box of this layer's own.
+    fn call<'s, 'c, 'f>(
+        &'s self,
+        call: &'c BranchCall,
+    ) -> Pin<Box<dyn Future<Output = Answer> + Send + 'f>>
+    where
+        's: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
         match Scheme::of(&call.call.url) {
-            Scheme::Grpc => self.grpc.call(call).await,
+            Scheme::Grpc => self.grpc.call(call),
             Scheme::Empty | Scheme::Http | Scheme::Topic(_) | Scheme::Other(_) => {
-                self.http.call(call).await
+                self.http.call(call)
             }
         }
     }

@@ -102,18 +102,22 @@ impl GrpcCaller {
     }
 
     /// Returns the parsed form of a URL.
-    fn target(&self, url: &Arc<str>) -> Result<Arc<Target>, CallError> {
-        let mut known = self.lock();
-        if let Some(target) = known.targets.get(url) {
+    ///
+    /// # Errors
+    ///
+    /// What [`Target::parse`] says.
+    fn target(&self, url: &str) -> Result<Arc<Target>, String> {
+        if let Some(target) = self.lock().targets.get(url) {
             return Ok(target.clone());
         }
-        let target = Target::parse(url, self.alias()).map_err(CallError::declined)?;
-        let target = Arc::new(target);
+        // Apart from the lock: what is parsed comes from outside.
+        let target = Arc::new(Target::parse(url, self.alias())?);
+        let mut known = self.lock();
         if known.targets.len() >= TARGETS_MAX {
             // URLs that differ with every call fill it; those that repeat are back soon.
             known.targets.clear();
         }
-        known.targets.insert(url.clone(), target.clone());
+        known.targets.insert(Arc::from(url), target.clone());
         Ok(target)
     }
 
@@ -147,7 +151,7 @@ impl GrpcCaller {
         call: &BranchCall,
         used: &mut Option<Connection>,
     ) -> Result<Status, CallError> {
-        let target = self.target(&call.call.url)?;
+        let target = self.target(&call.call.url).map_err(CallError::declined)?;
         let balancer = self.balancer(&target.place)?;
         let build = || request(call, &target).map_err(CallError::declined);
         let mut outgoing = build()?;
@@ -309,7 +313,8 @@ impl BranchCaller for GrpcCaller {
         match Scheme::of(url) {
             Scheme::Empty => None,
             Scheme::Topic(_) => Some("a topic can only be an action of a message".to_owned()),
-            _ => match Target::parse(url, self.alias()) {
+            // The cache: most transactions name URLs that others have named.
+            _ => match self.target(url) {
                 Ok(target) if target.place.tls => self.check_tls().err(),
                 Ok(_) => None,
                 Err(text) => Some(text),

@@ -67,7 +67,11 @@ fn headers(call: &BranchCall) -> Result<HeaderMap, String> {
     headers.insert(TE, TRAILERS);
     headers.insert(USER_AGENT, AGENT);
     headers.insert(TIMEOUT, timeout_value(call.call.timeout));
-    headers.insert(GID, value("gid", call.gid.as_str())?);
+    let mut gid = value("gid", call.gid.as_str())?;
+    // Not a secret, but never the same again: a header table full of gids would be searched for
+    // every call, and what is worth keeping in it pushed out.
+    gid.set_sensitive(true);
+    headers.insert(GID, gid);
     headers.insert(TRANS_TYPE, HeaderValue::from_static(call.trans_type.as_str()));
     headers.insert(BRANCH_ID, value("branch_id", call.call.branch_id.as_str())?);
     headers.insert(OP, value("op", call.call.op.as_str())?);

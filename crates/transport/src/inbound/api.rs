@@ -1,10 +1,10 @@
 //! DTM's API over an engine.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use dtmd_engine::Engine;
+use dtmd_engine::{Engine, RequestSeries};
 use http::Response;
 use http::request::Parts;
 use http_body_util::Full;
@@ -24,6 +24,8 @@ use super::trace::TraceContext;
 pub(super) struct Api {
     pub(super) engine: Engine,
     pub(super) options: InboundOptions,
+    /// By route and whether it went well.
+    series: [[OnceLock<RequestSeries>; 2]; Route::COUNT],
 }
 
 /// One request, as the handlers see it.
@@ -39,7 +41,7 @@ pub(super) struct Asked<'a> {
 
 impl Api {
     pub(super) fn new(engine: Engine, options: InboundOptions) -> Self {
-        Self { engine, options }
+        Self { engine, options, series: Default::default() }
     }
 
     async fn reply(&self, route: Route, head: &Parts, name: &str, body: &[u8]) -> Reply {
@@ -105,12 +107,8 @@ impl Handler for Api {
         head: Parts,
         body: Result<Bytes, BodyError>,
     ) -> Response<Full<Bytes>> {
-        let mut measured = Measured {
-            engine: &self.engine,
-            route: Route::NotFound,
-            since: Instant::now(),
-            status: 0,
-        };
+        let mut measured =
+            Measured { api: &self, route: Route::NotFound, since: Instant::now(), status: 0 };
         let reply = match find(&head.method, head.uri.path()) {
             Found::Route(route, name) => {
                 measured.route = route;
@@ -162,7 +160,7 @@ pub(super) fn without_body(error: &BodyError) -> Reply {
 
 /// Counts a request when it ends, be it by an answer, a panic or a client that hung up.
 struct Measured<'a> {
-    engine: &'a Engine,
+    api: &'a Api,
     route: Route,
     since: Instant,
     status: u16,
@@ -171,7 +169,9 @@ struct Measured<'a> {
 impl Drop for Measured<'_> {
     fn drop(&mut self) {
         let is_ok = (200..400).contains(&self.status);
-        let elapsed = self.since.elapsed();
-        self.engine.metrics().request("http", self.route.name(), is_ok, elapsed);
+        let series = self.api.series[self.route as usize][usize::from(is_ok)].get_or_init(|| {
+            self.api.engine.metrics().request_series("http", self.route.name(), is_ok)
+        });
+        series.count(self.since.elapsed());
     }
 }

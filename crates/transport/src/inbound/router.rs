@@ -36,6 +36,9 @@ pub(super) enum Route {
 }
 
 impl Route {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::NotFound as usize + 1;
+
     /// Returns its name for metrics and logs: DTM's, so that dashboards go on working.
     pub(super) fn name(self) -> &'static str {
         match self {

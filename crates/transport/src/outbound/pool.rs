@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+// Quicker than the standard library's, and seeded at random: URLs come from outside.
+use foldhash::fast::RandomState;
 use tokio::runtime;
 use tokio::time::{Sleep, sleep};
 
@@ -37,7 +39,7 @@ pub(super) struct PoolKey;
 /// One thread's connections and parsed URLs.
 #[derive(Default)]
 struct Local {
-    targets: HashMap<Arc<str>, Arc<Target>>,
+    targets: HashMap<Arc<str>, Arc<Target>, RandomState>,
     // A mutex for the keeper's sake: a runtime of several threads may run it on another one.
     idle: Arc<Mutex<Idle>>,
 }
@@ -45,7 +47,7 @@ struct Local {
 /// One thread's idle connections.
 #[derive(Default)]
 struct Idle {
-    by_destination: HashMap<Arc<str>, Vec<Connection>>,
+    by_destination: HashMap<Arc<str>, Vec<Connection>, RandomState>,
     count: usize,
     keeper: Option<Keeper>,
 }

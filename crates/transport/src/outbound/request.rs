@@ -140,10 +140,17 @@ fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_number(out: &mut Vec<u8>, number: usize) {
-    use std::io::Write as _;
-    // Writing to a vector does not fail.
-    let _ = write!(out, "{number}");
+fn push_number(out: &mut Vec<u8>, mut number: usize) {
+    let start = out.len();
+    loop {
+        let [digit, ..] = (number % 10).to_le_bytes();
+        out.push(b'0' + digit);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[start..].reverse();
 }
 
 /// What identifies the branch in a query, sorted by name.

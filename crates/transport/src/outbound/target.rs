@@ -249,14 +249,15 @@ fn push_encoded(text: &mut String, byte: u8) {
 /// Appends a query value, percent-encoded.
 pub(super) fn push_query_value(out: &mut Vec<u8>, value: &str) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte),
-            _ => {
-                let digit = |bits: u8| DIGITS[usize::from(bits & 0xf)];
-                out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
-            }
-        }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let digit = |bits: u8| DIGITS[usize::from(bits & 0xf)];
+    let mut rest = value.as_bytes();
+    loop {
+        let plain = rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
+        out.extend_from_slice(&rest[..plain]);
+        let Some(&byte) = rest.get(plain) else { return };
+        out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+        rest = &rest[plain + 1..];
     }
 }
 

@@ -17,7 +17,12 @@ use crate::outcome::truncate;
 const ERROR_MAX_BYTES: usize = 512;
 
 pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, RequestError> {
-    serde_json::from_slice(body).map_err(|error| {
+    // Texts are checked once, as a whole. What is not UTF-8 fails where it stands, if it is read.
+    let decoded = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(body),
+    };
+    decoded.map_err(|error| {
         let mut text = error.to_string();
         if text.len() > ERROR_MAX_BYTES {
             // The place of the error is at the end; the middle may be a megabyte.
