@@ -165,6 +165,24 @@ pub(crate) async fn signal(child: Option<&Child>, name: &str) -> anyhow::Result<
     Ok(())
 }
 
+/// As [`signal`], for the children of a process.
+pub(crate) async fn signal_children(child: Option<&Child>, name: &str) -> anyhow::Result<()> {
+    let id = child.and_then(Child::id).context("the server does not run")?;
+    let is_child = |stat: &str| {
+        // The parent is the second field after the name in parentheses.
+        let (_, fields) = stat.rsplit_once(')')?;
+        fields.split_ascii_whitespace().nth(1).map(|parent| parent == id.to_string())
+    };
+    for entry in std::fs::read_dir("/proc").context("there is no /proc")?.flatten() {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        if is_child(&stat) == Some(true) {
+            // One that has ended meanwhile needs no signal.
+            Command::new("kill").args(["-s", name]).arg(entry.file_name()).status().await?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

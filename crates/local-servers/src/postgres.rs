@@ -9,7 +9,7 @@ use tokio_postgres::NoTls;
 
 use crate::DatabaseOptions;
 use crate::child::{DeathSignal, find_program};
-use crate::home::{Home, PORT_ATTEMPTS, end, free_port, signal};
+use crate::home::{Home, PORT_ATTEMPTS, end, free_port, signal, signal_children};
 
 /// How long a standby may take until it follows.
 const STANDBY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -105,7 +105,9 @@ impl Postgres {
     /// # Errors
     /// It does not run, or the system refuses.
     pub async fn freeze(&self) -> anyhow::Result<()> {
-        signal(self.child.as_ref(), "STOP").await
+        // The first one first, so that it starts no more; each connection has a process of its own.
+        signal(self.child.as_ref(), "STOP").await?;
+        signal_children(self.child.as_ref(), "STOP").await
     }
 
     /// Lets a frozen server go on.
@@ -113,6 +115,7 @@ impl Postgres {
     /// # Errors
     /// It does not run, or the system refuses.
     pub async fn thaw(&self) -> anyhow::Result<()> {
+        signal_children(self.child.as_ref(), "CONT").await?;
         signal(self.child.as_ref(), "CONT").await
     }
 

@@ -43,6 +43,12 @@ impl Proxy {
             SocketAddr::from(([127, 0, 0, 1], port));
         self.moved.send_replace(());
     }
+
+    /// Cuts all connections, and every new one at once, until [`Proxy::move_to`].
+    pub fn cut(&self) {
+        // Nobody can be reached at port 0.
+        self.move_to(0);
+    }
 }
 
 impl Drop for Proxy {
@@ -99,5 +105,9 @@ mod tests {
         assert!(first.read_u8().await.is_err(), "the old connection is cut");
         let mut second = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
         assert_eq!(second.read_u8().await.unwrap(), b'b');
+        proxy.cut();
+        assert!(second.read_u8().await.is_err(), "it is cut");
+        let mut third = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+        assert!(third.read_u8().await.is_err(), "and so are new ones");
     }
 }

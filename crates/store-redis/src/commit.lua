@@ -32,25 +32,57 @@ local function is_final(h)
   return status == '3' or status == '4'
 end
 
+-- Puts a gid into a list, and counts it. The last two letters of a list's name are its code.
+local function enlist(totals, list, arrival, gid)
+  if call('ZADD', list, arrival, gid) == 1 then
+    call('HINCRBY', totals, string.sub(list, -2), 1)
+  end
+end
+
+local function unlist(totals, list, gid)
+  if call('ZREM', list, gid) == 1 and call('HINCRBY', totals, string.sub(list, -2), -1) <= 0 then
+    call('HDEL', totals, string.sub(list, -2))
+  end
+end
+
 local function create()
-  local key, times, list = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
+  local key, times, list, totals = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
   local gid, h, record, score = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
-  k, a = k + 3, a + 4
+  k, a = k + 4, a + 4
   if call('EXISTS', key) == 1 then
     return 'E'
   end
   call('HSET', key, 'h', h, 'd', record)
   call('ZADD', times, score, gid)
-  call('ZADD', list, string.sub(h, 20, 35), gid)
+  enlist(totals, list, string.sub(h, 20, 35), gid)
   return '1'
 end
 
+-- A change that leaves type and status as they are.
 local function update()
-  local key, times, new_times = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
-  local list, new_list = KEYS[k + 4], KEYS[k + 5]
+  local key, times = KEYS[k + 1], KEYS[k + 2]
   local gid, state, h = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
   local record, score = ARGV[a + 4], ARGV[a + 5]
-  k, a = k + 5, a + 5
+  k, a = k + 2, a + 5
+  local stored = header(key)
+  if not stored then
+    return 'N'
+  elseif string.sub(stored, 2, 19) ~= state then
+    return 'C'
+  end
+  h = string.sub(h, 1, 19) .. string.sub(stored, 20, 35) .. string.sub(h, 36)
+  call('HSET', key, 'h', h, 'd', record)
+  call('ZADD', times, score, gid)
+  return '1'
+end
+
+-- A change that moves the global into another list, and perhaps to the ended ones.
+local function move()
+  local key, times, new_times = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
+  local list, new_list, totals = KEYS[k + 4], KEYS[k + 5], KEYS[k + 6]
+  local gid, state, h = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
+  local record, score = ARGV[a + 4], ARGV[a + 5]
+  k, a = k + 6, a + 5
   local stored = header(key)
   if not stored then
     return 'N'
@@ -64,10 +96,8 @@ local function update()
   if times ~= new_times then
     call('ZREM', times, gid)
   end
-  if list ~= new_list then
-    call('ZREM', list, gid)
-    call('ZADD', new_list, arrival, gid)
-  end
+  unlist(totals, list, gid)
+  enlist(totals, new_list, arrival, gid)
   return '1'
 end
 
@@ -118,29 +148,42 @@ end
 -- Puts an unfinished global among the due ones if it is missing there; takes a gid that is no
 -- global any more out of its list.
 local function mend()
-  local key, due, list = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
+  local key, due, list, totals = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
   local gid, score = ARGV[a + 1], ARGV[a + 2]
-  k, a = k + 3, a + 2
+  k, a = k + 4, a + 2
   local stored = header(key)
   if not stored then
-    call('ZREM', list, gid)
+    unlist(totals, list, gid)
   elseif is_final(stored) or call('ZADD', due, 'NX', score, gid) == 0 then
     return 'C'
   end
   return '1'
 end
 
+-- Counts a list anew.
+local function recount()
+  local list, totals = KEYS[k + 1], KEYS[k + 2]
+  k = k + 2
+  local count = call('ZCARD', list)
+  if count > 0 then
+    call('HSET', totals, string.sub(list, -2), count)
+  else
+    call('HDEL', totals, string.sub(list, -2))
+  end
+  return '1'
+end
+
 -- Deletes a finished global.
 local function delete()
-  local key, ended, list = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
+  local key, ended, list, totals = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
   local gid, state = ARGV[a + 1], ARGV[a + 2]
-  k, a = k + 3, a + 2
+  k, a = k + 4, a + 2
   local stored = header(key)
   if stored and (string.sub(stored, 2, 19) ~= state or not is_final(stored)) then
     return 'C'
   end
   call('ZREM', ended, gid)
-  call('ZREM', list, gid)
+  unlist(totals, list, gid)
   if not stored then
     return 'N'
   end
@@ -195,7 +238,8 @@ local function value()
 end
 
 local verbs = {
-  C = create, U = update, L = lease, P = pick, S = postpone, M = mend, X = delete, D = drop, K = value,
+  C = create, U = update, V = move, L = lease, P = pick, S = postpone, M = mend, X = delete,
+  D = drop, K = value, T = recount,
 }
 while a < #ARGV do
   a = a + 1

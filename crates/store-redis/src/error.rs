@@ -17,7 +17,9 @@ pub enum OpenError {
         location: String,
         /// What to do.
         advice: String,
-        /// What Redis or the system said; a [`std::io::Error`] if it may be better in a moment.
+        /// Whether it may be better in a moment.
+        is_passing: bool,
+        /// What Redis or the system said.
         #[source]
         source: Option<BoxError>,
     },
@@ -35,6 +37,15 @@ pub enum OpenError {
     /// The system gives no thread.
     #[error("the thread of the Redis store cannot be started")]
     Thread(#[source] std::io::Error),
+}
+
+impl OpenError {
+    /// Returns whether it is worth waiting and trying again: Redis could not be reached, or was not
+    /// ready yet.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unusable { is_passing: true, .. })
+    }
 }
 
 /// What an error means for the call that met it.
@@ -111,13 +122,12 @@ pub(crate) fn advice(error: &RedisError) -> &'static str {
     }
 }
 
-/// Returns the error as the source of another: as one of the system if Redis was not there, or not
-/// ready yet, so that callers see that trying again may help.
-pub(crate) fn source_of(error: RedisError) -> BoxError {
-    match Trouble::of(&error) {
-        Trouble::Lost | Trouble::Later | Trouble::Moved => std::io::Error::other(error).into(),
-        Trouble::NoScript | Trouble::Full | Trouble::Never => error.into(),
-    }
+/// Returns why a store cannot be opened.
+pub(crate) fn unusable(location: String, error: RedisError) -> OpenError {
+    // Nobody was there, or not ready yet: trying again may help.
+    let is_passing = matches!(Trouble::of(&error), Trouble::Lost | Trouble::Later | Trouble::Moved);
+    let advice = advice(&error).to_owned();
+    OpenError::Unusable { location, advice, is_passing, source: Some(error.into()) }
 }
 
 /// Returns the error of a call that reached its end without success.

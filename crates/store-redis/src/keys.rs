@@ -103,6 +103,12 @@ impl Keys {
         self.key(shard, "l:", code.as_str())
     }
 
+    /// How many globals each list of a shard holds: a hash of codes; those of empty lists are not
+    /// in it.
+    pub(crate) fn totals(&self, shard: u16) -> String {
+        self.key(shard, "totals", "")
+    }
+
     /// What a store's last call of a shard did.
     pub(crate) fn marker(&self, shard: u16, instance: &str) -> String {
         self.key(shard, "c:", instance)

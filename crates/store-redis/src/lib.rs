@@ -24,7 +24,8 @@
 //! | `<p>{tag}:g:<gid>` | hash | `h`: header (type, status, revision, lease …); `d`: the record, `dtmd_store::record` |
 //! | `<p>{tag}:due` | sorted set | unfinished gids by wake-up, in Redis's time |
 //! | `<p>{tag}:ended` | sorted set | finished gids by their end |
-//! | `<p>{tag}:l:<type><status>` | sorted set | gids of one type and status by arrival: lists, and (by their sizes) totals |
+//! | `<p>{tag}:l:<type><status>` | sorted set | gids of one type and status by arrival: lists |
+//! | `<p>{tag}:totals` | hash | how many there are of each type and status |
 //! | `<p>{tag}:k:<cat>` | hash | keys of a category and their values |
 //! | `<p>{tag}:n:<cat>` | sorted set | the same keys in order |
 //! | `<p>{tag}:cats` | set | the categories |
@@ -77,6 +78,7 @@ mod kv;
 mod link;
 mod list;
 mod options;
+mod outage;
 mod plan;
 mod script;
 mod shared;

@@ -7,6 +7,7 @@ mod cluster;
 mod single;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, RedisResult, Value};
@@ -52,6 +53,15 @@ impl Link {
         matches!(self, Self::Cluster(_))
     }
 
+    /// Returns for how long Redis has not answered; zero if it does. A cluster may answer in part,
+    /// so that it is asked every time.
+    pub(crate) fn outage(&self) -> Duration {
+        match self {
+            Self::Single(link) => link.outage(),
+            Self::Cluster(_) => Duration::ZERO,
+        }
+    }
+
     /// Sends commands about one slot over one connection; errors of commands are among the
     /// values.
     ///
@@ -73,6 +83,9 @@ impl Link {
     /// Sends commands that may be repeated; on a cluster to all nodes at once. Returns their
     /// values, or the first error.
     pub(crate) async fn ask(&self, line: Line, asks: &[Ask]) -> RedisResult<Vec<Value>> {
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
         match self {
             Self::Single(link) => {
                 let mut pipeline = Pipeline::with_capacity(asks.len());

@@ -67,10 +67,11 @@ pub(crate) async fn list(
     if limit == 0 {
         return Ok(page);
     }
+    let lists = shared.filled_lists(DOING, |code| admits(filter, code)).await?;
     let mut last: Option<Place> = before;
     for _ in 0..STEPS_MAX {
         let want = limit + 1 - page.globals.len();
-        let step = next_step(shared, filter, before, want).await?;
+        let step = next_step(shared, filter, &lists, before, want).await?;
         before = step.listed.last().map(|listed| listed.place).or(before);
         for part in step.listed.chunks(READ_AT_ONCE) {
             for (place, global) in read(shared, filter, part).await? {
@@ -109,15 +110,15 @@ fn needs_headers(filter: &ListFilter) -> bool {
 async fn next_step(
     shared: &Shared,
     filter: &ListFilter,
+    lists: &[(u16, String)],
     before: Option<Place>,
     want: usize,
 ) -> Result<Step, StoreError> {
     let want = if needs_headers(filter) { want.max(FILTERED_STEP) } else { want };
     // One more than the entry of the position itself, so that every step gets on.
     let share = share_of(want).max(3);
-    let keys = shared.lists(|code| admits(filter, code));
     let from = before.map_or_else(|| "+inf".to_owned(), |(arrival, _)| arrival.to_string());
-    let found = shared.look(DOING, &keys, &["down", &from, &share.to_string()]).await?;
+    let found = shared.look(DOING, lists, &["down", &from, &share.to_string()]).await?;
     // A list that gave its whole share may hold more, none of them newer than its last.
     let full = found.iter().filter(|found| found.entries.len() >= share);
     let known_from = full.filter_map(|found| found.entries.last()).map(|last| last.score).max();
@@ -181,7 +182,7 @@ pub(crate) async fn oldest(shared: &Shared) -> Result<Oldest, StoreError> {
     let due_keys = shared.of_all_shards(|keys, shard| keys.due(shard));
     let due = shared.look(doing, &due_keys, &["first"]).await?;
     let due = due.iter().filter_map(|found| found.entries.first()).map(|entry| entry.score).min();
-    let lists = shared.lists(|code| !code.is_final());
+    let lists = shared.filled_lists(doing, |code| !code.is_final()).await?;
     let firsts = shared.look(doing, &lists, &["first"]).await?;
     let mut firsts: Vec<_> = firsts.into_iter().flat_map(|found| found.entries).collect();
     firsts.sort_by_key(|entry| entry.score);

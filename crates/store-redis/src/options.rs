@@ -148,6 +148,8 @@ pub struct RedisOptions {
     /// How long a call is repeated while Redis cannot be reached, loads, fails over or moves
     /// slots. Then the call fails, and the server stops accepting until Redis answers again.
     pub retry_for: Duration,
+    /// How long [`crate::RedisStore::open`] waits for a Redis that is not there yet.
+    pub open_for: Duration,
     /// So many replicas must have a change before it is acknowledged; 0 does not wait. A change
     /// that too few replicas have in time is not acknowledged, and its outcome is unknown.
     pub wait_replicas: usize,
@@ -176,8 +178,9 @@ impl RedisOptions {
             tls_client: None,
             prefix: "dtmd".to_owned(),
             connect_timeout: Duration::from_secs(2),
-            response_timeout: Duration::from_secs(3),
-            retry_for: Duration::from_secs(6),
+            response_timeout: Duration::from_secs(2),
+            retry_for: Duration::from_secs(4),
+            open_for: Duration::from_secs(4),
             wait_replicas: 0,
             wait_aof: false,
             wait_timeout: Duration::from_secs(1),

@@ -143,6 +143,7 @@ impl Plan {
             self.keys.global(shard, gid),
             self.keys.times(shard, code),
             self.keys.list(shard, code),
+            self.keys.totals(shard),
         ];
         let record = encode(global)?;
         self.add(shard, "C", keys)
@@ -157,15 +158,17 @@ impl Plan {
         let (old, new) = (code_of(before)?, code_of(after)?);
         let shard = shard_of(&before.gid);
         let gid = before.gid.as_str();
-        let keys = [
-            self.keys.global(shard, gid),
-            self.keys.times(shard, old),
-            self.keys.times(shard, new),
-            self.keys.list(shard, old),
-            self.keys.list(shard, new),
-        ];
+        let mut keys = vec![self.keys.global(shard, gid), self.keys.times(shard, old)];
+        if old != new {
+            keys.extend([
+                self.keys.times(shard, new),
+                self.keys.list(shard, old),
+                self.keys.list(shard, new),
+                self.keys.totals(shard),
+            ]);
+        }
         let record = encode(after)?;
-        self.add(shard, "U", keys)
+        self.add(shard, if old == new { "U" } else { "V" }, keys)
             .push(gid)
             .push(header::state(before, old))
             .push(header::encode(after, new, 0))
@@ -221,9 +224,19 @@ impl Plan {
     /// list forgets a gid that is no global any more.
     pub(crate) fn mend(&mut self, gid: &str, code: Code, score: i64) {
         let shard = shard_of_gid_text(gid);
-        let keys =
-            [self.keys.global(shard, gid), self.keys.due(shard), self.keys.list(shard, code)];
+        let keys = [
+            self.keys.global(shard, gid),
+            self.keys.due(shard),
+            self.keys.list(shard, code),
+            self.keys.totals(shard),
+        ];
         self.add(shard, "M", keys).push(gid).push(score.to_string());
+    }
+
+    /// Adds that a list is counted anew.
+    pub(crate) fn recount(&mut self, shard: u16, list: String) {
+        let keys = [list, self.keys.totals(shard)];
+        self.add(shard, "T", keys);
     }
 
     /// Adds the deletion of a finished global.
@@ -233,6 +246,7 @@ impl Plan {
             self.keys.global(shard, gid),
             self.keys.ended(shard),
             self.keys.list(shard, read.code),
+            self.keys.totals(shard),
         ];
         self.add(shard, "X", keys).push(gid).push(read.state());
     }

@@ -1,5 +1,6 @@
 //! What every operation needs: asking, looking, and having writes made.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::error::{Trouble, unavailable, unexpected};
-use crate::header::{CODES, Header};
+use crate::header::{CODES, Code, Header};
 use crate::keys::{Keys, SHARDS, shard_of_gid_text};
 use crate::link::{Ask, Line};
 use crate::plan::{Made, Plan};
@@ -85,7 +86,9 @@ impl Shared {
             };
             let again =
                 matches!(Trouble::of(&error), Trouble::Lost | Trouble::Later | Trouble::Moved);
-            if !again || begun.elapsed() + wait > self.core.options.retry_for {
+            let patience = self.core.options.retry_for.saturating_sub(wait);
+            let is_over = begun.elapsed() > patience || self.core.link.outage() > patience;
+            if !again || is_over {
                 return Err(unavailable(doing, error));
             }
             tokio::time::sleep(wait).await;
@@ -245,23 +248,51 @@ impl Shared {
 
     /// Reads how many globals there are of each type and status.
     pub(crate) async fn totals(&self) -> Result<Totals, StoreError> {
-        let doing = "counting";
-        let mut counts = vec![0u64; CODES.len()];
-        let lists = self.lists(|_| true);
-        for (index, value) in self.look_raw(doing, &lists, &["count"]).await? {
-            let count: u64 = redis::from_redis_value(value)
-                .map_err(|error| unavailable(doing, RedisError::from(error)))?;
-            // Every shard has its lists in the order of the codes.
-            if let Some(sum) = counts.get_mut(index % CODES.len()) {
-                *sum += count;
-            }
+        let mut counts: BTreeMap<&str, (Code, u64)> = BTreeMap::new();
+        for (_, code, count) in self.counts("counting").await? {
+            counts.entry(code.as_str()).or_insert((code, 0)).1 += count;
         }
-        let counted = CODES.iter().zip(counts).filter(|(_, count)| *count > 0);
+        let counted = counts.into_values();
         Ok(counted.map(|(code, count)| (code.trans_type, code.status, count)).collect())
     }
 
+    /// Reads how many globals there are in each list of each shard, but for the empty ones.
+    pub(crate) async fn counts(
+        &self,
+        doing: &'static str,
+    ) -> Result<Vec<(u16, Code, u64)>, StoreError> {
+        let asks: Vec<Ask> = (0..SHARDS)
+            .map(|shard| {
+                let mut cmd = redis::cmd("HGETALL");
+                cmd.arg(self.keys().totals(shard));
+                self.about(shard, cmd)
+            })
+            .collect();
+        let values = self.ask(doing, &asks).await?;
+        let mut counts = Vec::new();
+        for (shard, value) in (0..SHARDS).zip(values) {
+            let pairs: BTreeMap<String, u64> = redis::from_redis_value(value)
+                .map_err(|error| unavailable(doing, RedisError::from(error)))?;
+            let code = |text: &str| CODES.iter().copied().find(|code| code.as_str() == text);
+            counts.extend(
+                pairs.into_iter().filter_map(|(text, count)| Some((shard, code(&text)?, count))),
+            );
+        }
+        Ok(counts)
+    }
+
+    /// Returns the lists that hold anything, of all shards, by code.
+    pub(crate) async fn filled_lists(
+        &self,
+        doing: &'static str,
+        wanted: impl Fn(Code) -> bool,
+    ) -> Result<Vec<(u16, String)>, StoreError> {
+        let counts = self.counts(doing).await?.into_iter().filter(|(_, code, _)| wanted(*code));
+        Ok(counts.map(|(shard, code, _)| (shard, self.keys().list(shard, code))).collect())
+    }
+
     /// Returns the lists of all shards, by code.
-    pub(crate) fn lists(&self, wanted: impl Fn(crate::header::Code) -> bool) -> Vec<(u16, String)> {
+    pub(crate) fn lists(&self, wanted: impl Fn(Code) -> bool) -> Vec<(u16, String)> {
         let keys = self.keys();
         (0..SHARDS)
             .flat_map(|shard| keys.lists(shard).map(move |(code, key)| (shard, code, key)))

@@ -1,6 +1,7 @@
 //! The store as the engine sees it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dtmd_protocol::{Gid, Global, Timestamp};
@@ -12,9 +13,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checks;
-use crate::error::{OpenError, advice, source_of, unavailable, unexpected};
+use crate::error::{self, OpenError, unavailable, unexpected};
 use crate::keys::{Keys, SHARDS};
-use crate::link::Link;
+use crate::link::{Line, Link};
 use crate::options::RedisOptions;
 use crate::plan::Made;
 use crate::shared::{Shared, bytes};
@@ -23,6 +24,8 @@ use crate::{claim, kv, list, upkeep};
 
 /// Jobs that may wait; the engine has one at a time.
 const JOBS_MAX: usize = 64;
+/// The pause between two tries of an opening.
+const OPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Global transactions in Redis. Any number of stores, in any number of processes, may share one.
 ///
@@ -48,7 +51,7 @@ impl RedisStore {
     /// # Errors
     ///
     /// [`OpenError`], saying what to do. Redis that is not there yet is waited for as long as
-    /// [`RedisOptions::retry_for`].
+    /// [`RedisOptions::open_for`].
     pub async fn open(options: RedisOptions) -> Result<Self, OpenError> {
         options.validate()?;
         let options = Arc::new(options);
@@ -112,6 +115,7 @@ fn ended() -> OpenError {
     OpenError::Unusable {
         location: "this process".to_owned(),
         advice: "the store's thread has ended".to_owned(),
+        is_passing: false,
         source: None,
     }
 }
@@ -146,24 +150,26 @@ async fn prepare(shared: &Shared) -> Result<bool, OpenError> {
 
 /// Checks that the data is of this layout, or makes it so if there is none.
 async fn check_layout(shared: &Shared) -> Result<(), OpenError> {
-    let ours = format!("dtmd 1 {SHARDS}");
+    let options = &shared.core.options;
+    let ours = format!("dtmd 2 {SHARDS}");
     let key = shared.keys().meta();
     let (mut set, mut get) = (redis::cmd("SET"), redis::cmd("GET"));
     set.arg(&key).arg(&ours).arg("NX");
     get.arg(&key);
     let asks = [shared.about(0, set), shared.about(0, get)];
-    let asked = shared.ask("opening", &asks).await;
-    let values = asked.map_err(|error| match error {
-        StoreError::Unavailable { source, .. } => OpenError::Unusable {
-            location: shared.core.options.mode.to_string(),
-            advice: source.to_string(),
-            source: source
-                .source()
-                .and_then(|error| error.downcast_ref::<redis::RedisError>())
-                .map(|error| source_of(error.clone())),
-        },
-        other => OpenError::Options(other.to_string()),
-    })?;
+    let begun = Instant::now();
+    let values = loop {
+        match shared.core.link.ask(Line::Read, &asks).await {
+            Ok(values) => break values,
+            Err(error) => {
+                let unusable = unusable(shared, error);
+                if !unusable.is_passing() || begun.elapsed() + OPEN_PAUSE > options.open_for {
+                    return Err(unusable);
+                }
+            }
+        }
+        tokio::time::sleep(OPEN_PAUSE).await;
+    };
     let found = values.into_iter().nth(1).and_then(bytes).unwrap_or_default();
     if found == ours.as_bytes() {
         return Ok(());
@@ -173,11 +179,7 @@ async fn check_layout(shared: &Shared) -> Result<(), OpenError> {
 }
 
 fn unusable(shared: &Shared, error: redis::RedisError) -> OpenError {
-    OpenError::Unusable {
-        location: shared.core.options.mode.to_string(),
-        advice: advice(&error).to_owned(),
-        source: Some(source_of(error)),
-    }
+    error::unusable(shared.core.options.mode.to_string(), error)
 }
 
 fn result_of(made: Made, write: &Write) -> Result<(), WriteError> {

@@ -89,6 +89,12 @@ pub(crate) async fn reset(shared: &Shared) -> Result<(), StoreError> {
         }
         shared.ask(doing, &asks).await?;
     }
+    let totals = (0..SHARDS).map(|shard| {
+        let mut cmd = redis::cmd("UNLINK");
+        cmd.arg(keys.totals(shard));
+        shared.about(shard, cmd)
+    });
+    shared.ask(doing, &totals.collect::<Vec<_>>()).await?;
     reset_keys(shared, doing).await
 }
 
@@ -140,6 +146,7 @@ pub(crate) async fn ping(shared: &Shared) -> Result<(), StoreError> {
 /// deleted it.
 pub(crate) async fn mend(shared: &Shared) -> Result<usize, StoreError> {
     let doing = "comparing the indexes";
+    recount(shared, doing).await?;
     let mut missing: BTreeMap<usize, i64> = BTreeMap::new();
     let lists = shared.lists(|code| !code.is_final());
     let unfinished = CODES.iter().filter(|code| !code.is_final()).count();
@@ -161,6 +168,28 @@ pub(crate) async fn mend(shared: &Shared) -> Result<usize, StoreError> {
         }
     }
     Ok(mended)
+}
+
+/// Counts those lists anew whose totals are wrong.
+async fn recount(shared: &Shared, doing: &'static str) -> Result<(), StoreError> {
+    let lists = shared.lists(|_| true);
+    let known = shared.counts(doing).await?.into_iter().map(|(shard, code, count)| {
+        (shared.keys().list(shard, code), i64::try_from(count).unwrap_or(i64::MAX))
+    });
+    let mut wrong: BTreeMap<String, i64> = known.collect();
+    for (index, value) in shared.look_raw(doing, &lists, &["count"]).await? {
+        if let Some((_, list)) = lists.get(index) {
+            *wrong.entry(list.clone()).or_default() -= count(value);
+        }
+    }
+    let mut plan = shared.plan();
+    for (shard, list) in lists {
+        if wrong.get(&list).is_some_and(|difference| *difference != 0) {
+            plan.recount(shard, list);
+        }
+    }
+    shared.make(doing, plan).await?;
+    Ok(())
 }
 
 async fn mend_list(

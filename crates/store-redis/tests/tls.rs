@@ -53,11 +53,11 @@ async fn only_the_authority_that_was_named_is_trusted() {
     let mut options = RedisOptions::new(Mode::parse("localhost", port, "").unwrap());
     options.tls = true;
     options.tls_ca_file = Some(dir.path().join("ca.crt"));
-    options.retry_for = Duration::from_secs(20);
+    options.open_for = Duration::from_secs(20);
     let store = RedisStore::open(options.clone()).await.unwrap();
     store.commit(&[Write::Create(Arc::new(saga("a")))]).await.unwrap();
     assert!(store.load(&gid("a")).await.unwrap().is_some());
-    options.retry_for = Duration::ZERO;
+    options.open_for = Duration::ZERO;
     options.tls_ca_file = Some(dir.path().join("other.crt"));
     assert!(RedisStore::open(options.clone()).await.is_err());
     options.tls_ca_file = Some(dir.path().join("missing.crt"));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dtmd_protocol::Global;
 use dtmd_store::{Claim, Lease, StoreError};
@@ -32,6 +32,7 @@ impl Inner {
         if claim.limit == 0 {
             return Ok(Vec::new());
         }
+        let begun = Instant::now();
         for _ in 0..ROUNDS_MAX {
             let mut lent = self.pool.writer().await.map_err(unavailable)?;
             if self.pool.clock.is_due() {
@@ -45,7 +46,10 @@ impl Inner {
                 }
                 // Others took them all: there may be more.
                 Ok(None) => self.pool.give_back(lent),
-                Err(error) if error.is_worth_another_try() => {
+                // The claimer comes again soon; commits wait behind it.
+                Err(error)
+                    if error.is_worth_another_try() && begun.elapsed() < self.options.retry_for =>
+                {
                     if lent.conn.recover(error.kind).await {
                         self.pool.give_back(lent);
                     } else {

@@ -114,7 +114,7 @@ async fn commit_together(
         doubtful: HashMap::new(),
         look_first: false,
     };
-    let mut failing_since = None;
+    let begun = Instant::now();
     let mut duplicates = 0;
     let mut pause = PAUSE_MIN;
     loop {
@@ -126,7 +126,6 @@ async fn commit_together(
             }
             Err(error) => error,
         };
-        let since = *failing_since.get_or_insert_with(Instant::now);
         let is_passing = match error.kind {
             Kind::Race | Kind::Duplicate | Kind::Lost | Kind::ReadOnly => true,
             Kind::Full | Kind::Schema | Kind::Other => false,
@@ -134,7 +133,7 @@ async fn commit_together(
         let in_doubt = !attempts.doubtful.is_empty();
         duplicates += u32::from(error.kind == Kind::Duplicate);
         let is_taken = duplicates > DUPLICATES_MAX && !in_doubt;
-        if since.elapsed() > inner.options.retry_for || is_taken || !(is_passing || in_doubt) {
+        if begun.elapsed() > inner.options.retry_for || is_taken || !(is_passing || in_doubt) {
             let isolate = match error.kind {
                 Kind::Other | Kind::Duplicate if !in_doubt => Isolate::Try,
                 _ => Isolate::No,

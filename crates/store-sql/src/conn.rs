@@ -1,5 +1,6 @@
 //! One connection: statements go in as text, the rows of its selects come out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
@@ -9,6 +10,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::error::{DbError, Kind};
 use crate::options::{Driver, SqlOptions, Tls};
+use crate::outage::Outage;
 use crate::text::unhex;
 use crate::tls;
 
@@ -45,6 +47,8 @@ pub(crate) type Results = Vec<Vec<Row>>;
 pub(crate) struct Conn {
     link: Link,
     timeout: Duration,
+    /// Told whether there are answers.
+    outage: Arc<Outage>,
     pub(crate) born: std::time::Instant,
     pub(crate) used: std::time::Instant,
 }
@@ -57,16 +61,42 @@ enum Link {
 impl Conn {
     /// Connects and sets the session up.
     pub(crate) async fn open(options: &SqlOptions, database: bool) -> Result<Self, DbError> {
+        Self::open_under(options, database, Arc::default()).await
+    }
+
+    /// As [`Conn::open`]; whether there are answers is noted in `outage`.
+    pub(crate) async fn open_under(
+        options: &SqlOptions,
+        database: bool,
+        outage: Arc<Outage>,
+    ) -> Result<Self, DbError> {
+        let opening = Self::connect(options, database, outage.clone());
+        let opened = match tokio::time::timeout(options.connect_timeout, opening).await {
+            Ok(opened) => opened,
+            Err(_) => Err(DbError::lost("no connection in time")),
+        };
+        if let Err(error) = &opened
+            && error.kind == Kind::Lost
+        {
+            outage.failed(&error.source.to_string());
+        }
+        opened
+    }
+
+    async fn connect(
+        options: &SqlOptions,
+        database: bool,
+        outage: Arc<Outage>,
+    ) -> Result<Self, DbError> {
         let opening = async {
             match options.driver {
                 Driver::Mysql => mysql(options, database).await,
                 Driver::Postgres => postgres(options).await,
             }
         };
-        let opened = tokio::time::timeout(options.timeout, opening).await;
-        let link = opened.map_err(|_| DbError::lost("no connection in time"))??;
+        let link = opening.await?;
         let now = std::time::Instant::now();
-        let mut conn = Self { link, timeout: options.timeout, born: now, used: now };
+        let mut conn = Self { link, timeout: options.timeout, outage, born: now, used: now };
         conn.run(&session(options)).await?;
         if let Link::Mysql(link) = &conn.link {
             let version = link.server_version();
@@ -83,16 +113,37 @@ impl Conn {
     /// An error ends the exchange at the statement that it is of; a transaction that was begun
     /// stays open.
     pub(crate) async fn run(&mut self, statements: &str) -> Result<Results, DbError> {
+        self.run_within(statements, self.timeout).await
+    }
+
+    /// As [`Conn::run`], for statements that may take longer than others, or shorter.
+    pub(crate) async fn run_within(
+        &mut self,
+        statements: &str,
+        timeout: Duration,
+    ) -> Result<Results, DbError> {
         self.used = std::time::Instant::now();
-        let timeout = self.timeout;
         let running = async {
             match &mut self.link {
                 Link::Mysql(conn) => run_mysql(conn, statements).await,
                 Link::Postgres(client, _) => run_postgres(client, statements).await,
             }
         };
-        let ran = tokio::time::timeout(timeout, running).await;
-        ran.map_err(|_| DbError::lost("the database did not answer in time"))?
+        match tokio::time::timeout(timeout, running).await {
+            Ok(ran) => {
+                match &ran {
+                    // The next connection will tell whether this is an outage.
+                    Err(error) if error.kind == Kind::Lost => self.outage.broken(),
+                    Ok(_) | Err(_) => self.outage.ended(),
+                }
+                ran
+            }
+            Err(_) => {
+                let error = DbError::lost("the database did not answer in time");
+                self.outage.failed(&error.source.to_string());
+                Err(error)
+            }
+        }
     }
 
     /// Ends what is open after an error; returns whether the connection can be used again.
@@ -149,7 +200,7 @@ async fn postgres(options: &SqlOptions) -> Result<Link, DbError> {
         .dbname(options.database.clone())
         .application_name("dtmd")
         .keepalives_idle(Duration::from_secs(30))
-        .connect_timeout(options.timeout);
+        .connect_timeout(options.connect_timeout);
     if !options.password.is_empty() {
         config.password(options.password.clone());
     }
@@ -179,13 +230,13 @@ async fn drop_result(connection: impl Future<Output = Result<(), tokio_postgres:
 fn session(options: &SqlOptions) -> String {
     match options.driver {
         Driver::Mysql => "set session sql_mode='STRICT_TRANS_TABLES', time_zone='+00:00', \
-             innodb_lock_wait_timeout=4, wait_timeout=300; set names utf8mb4; \
+             innodb_lock_wait_timeout=3, wait_timeout=300; set names utf8mb4; \
              set session transaction isolation level read committed"
             .to_owned(),
         Driver::Postgres => format!(
             "set standard_conforming_strings=on; set search_path to \"{}\"; \
              set default_transaction_isolation to 'read committed'; set time zone 'UTC'; \
-             set bytea_output to 'hex'; set lock_timeout to '4s'; \
+             set bytea_output to 'hex'; set lock_timeout to '3s'; \
              set idle_in_transaction_session_timeout to '15s'; \
              set client_min_messages to 'warning'",
             options.schema.to_ascii_lowercase()

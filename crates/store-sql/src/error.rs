@@ -2,7 +2,10 @@
 
 use dtmd_store::{BoxError, StoreError};
 use mysql_async::Error as MysqlError;
+use tokio_postgres::Error as PostgresError;
 use tokio_postgres::error::SqlState;
+
+use crate::inner::chain;
 
 /// Why a store cannot be opened, migrated or examined. Passwords are in none of them.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +21,9 @@ pub enum SqlError {
         location: String,
         /// What was attempted.
         doing: &'static str,
+        /// Whether nobody answered, or only to say that it starts, stops or is full: it may be
+        /// better in a moment.
+        is_passing: bool,
         /// The driver's error.
         source: BoxError,
     },
@@ -32,6 +38,15 @@ pub enum SqlError {
         /// The statements that are missing.
         missing: Vec<String>,
     },
+}
+
+impl SqlError {
+    /// Returns whether it is worth waiting and trying again: the database could not be reached, or
+    /// was not ready yet.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database { is_passing: true, .. })
+    }
 }
 
 /// What is to be done about an error of the database.
@@ -73,6 +88,14 @@ impl DbError {
         Self { kind: Kind::Other, source: text.into().into(), code: 0 }
     }
 
+    /// The error of an attempt to open the store.
+    pub(crate) fn into_open(self, location: String, doing: &'static str) -> SqlError {
+        // A driver's complaint about what it was given stays the same however long one waits.
+        let is_complaint = self.source.is::<MysqlError>() || self.source.is::<PostgresError>();
+        let is_passing = self.kind == Kind::Lost && !is_complaint;
+        SqlError::Database { location, doing, is_passing, source: self.source }
+    }
+
     /// The error of a call as a whole.
     pub(crate) fn into_store(self, doing: &'static str) -> StoreError {
         match self.kind {
@@ -84,16 +107,28 @@ impl DbError {
 
 impl From<MysqlError> for DbError {
     fn from(error: MysqlError) -> Self {
+        use mysql_async::{DriverError, IoError};
         let (kind, code) = match &error {
             MysqlError::Server(server) => (mysql_kind(server.code, &server.message), server.code),
             // Nothing was sent, and nothing would be the next time.
-            MysqlError::Driver(mysql_async::DriverError::PacketTooLarge) => (Kind::Other, 0),
+            MysqlError::Driver(DriverError::PacketTooLarge) => (Kind::Other, 0),
             MysqlError::Driver(_)
             | MysqlError::Io(_)
             | MysqlError::Other(_)
             | MysqlError::Url(_) => (Kind::Lost, 0),
         };
-        Self { kind, source: Box::new(error), code }
+        // The driver's errors repeat their sources in their own texts.
+        let source: BoxError = match error {
+            MysqlError::Server(server) => {
+                format!("{} ({}, {})", server.message, server.code, server.state).into()
+            }
+            MysqlError::Io(IoError::Io(error)) => Box::new(error),
+            MysqlError::Driver(DriverError::ConnectionClosed) => {
+                "the database closed the connection".into()
+            }
+            error => Box::new(error),
+        };
+        Self { kind, source, code }
     }
 }
 
@@ -114,8 +149,8 @@ fn mysql_kind(code: u16, message: &str) -> Kind {
     }
 }
 
-impl From<tokio_postgres::Error> for DbError {
-    fn from(error: tokio_postgres::Error) -> Self {
+impl From<PostgresError> for DbError {
+    fn from(error: PostgresError) -> Self {
         let kind = match error.code() {
             Some(state) => postgres_kind(state),
             None => Kind::Lost,
@@ -123,10 +158,20 @@ impl From<tokio_postgres::Error> for DbError {
         // The driver's own text says "db error" only; the server's says which.
         let source: BoxError = match error.as_db_error() {
             Some(db) => format!("{} ({})", db.message(), db.code().code()).into(),
-            None => Box::new(error),
+            None if error.is_closed() => "the database closed the connection".into(),
+            None => match io_kind(&error) {
+                Some(kind) => Box::new(std::io::Error::new(kind, chain(&error))),
+                None => Box::new(error),
+            },
         };
         Self { kind, source, code: 0 }
     }
+}
+
+/// Returns the system's error, if one is behind the driver's.
+fn io_kind(error: &PostgresError) -> Option<std::io::ErrorKind> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
+    Some(cause.kind())
 }
 
 fn postgres_kind(state: &SqlState) -> Kind {

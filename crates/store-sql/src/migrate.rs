@@ -1,6 +1,6 @@
 //! Making the tables, and what they lack.
 //!
-//! Everything is additive: columns with defaults, one index, wider types. Each statement is a
+//! Everything is additive: columns with defaults, indexes, wider types. Each statement is a
 //! transaction of its own (long ones abort on YugabyteDB, and MySQL commits each anyway); one that
 //! another server was quicker with is as good as done. Afterwards the schema is looked at again.
 
@@ -24,11 +24,7 @@ const STATEMENT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(6 
 /// [`SqlError`] if the database does not answer.
 pub async fn plan(options: &SqlOptions) -> Result<Vec<String>, SqlError> {
     options.validate()?;
-    let failed = |error: DbError| SqlError::Database {
-        location: options.location(),
-        doing: "reading the schema",
-        source: error.source,
-    };
+    let failed = |error: DbError| error.into_open(options.location(), "reading the schema");
     match Conn::open(options, true).await {
         Ok(mut conn) => missing(&mut conn, options).await.map_err(failed),
         Err(error) if is_missing_database(&error, options) => {
@@ -37,11 +33,7 @@ pub async fn plan(options: &SqlOptions) -> Result<Vec<String>, SqlError> {
                 .extend(tables(options).iter().flat_map(|table| table.create(options.driver)));
             Ok(statements)
         }
-        Err(error) => Err(SqlError::Database {
-            location: options.location(),
-            doing: "connecting",
-            source: error.source,
-        }),
+        Err(error) => Err(error.into_open(options.location(), "connecting")),
     }
 }
 
@@ -52,19 +44,11 @@ pub async fn plan(options: &SqlOptions) -> Result<Vec<String>, SqlError> {
 /// [`SqlError`] if the database does not answer or refuses a statement, for lack of rights say.
 pub async fn apply(options: &SqlOptions) -> Result<Vec<String>, SqlError> {
     options.validate()?;
-    let failed = |doing: &'static str| {
-        move |error: DbError| SqlError::Database {
-            location: options.location(),
-            doing,
-            source: error.source,
-        }
-    };
+    let failed =
+        |doing: &'static str| move |error: DbError| error.into_open(options.location(), doing);
     let mut applied = Vec::new();
     let patient = SqlOptions { timeout: STATEMENT_TIMEOUT, ..options.clone() };
-    let open = async |database: bool| {
-        let opened = tokio::time::timeout(options.timeout, Conn::open(&patient, database)).await;
-        opened.map_err(|_| DbError::lost("no connection in time"))?
-    };
+    let open = async |database: bool| Conn::open(&patient, database).await;
     let mut conn = match open(true).await {
         Ok(conn) => conn,
         Err(error) if is_missing_database(&error, options) => {
@@ -142,8 +126,8 @@ async fn missing(conn: &mut Conn, options: &SqlOptions) -> Result<Vec<String>, D
         if found.columns.is_empty() {
             statements.extend(table.create(options.driver));
             if options.driver == Driver::Postgres {
-                statements
-                    .extend(table.our_index.map(|index| table.make_index(options.driver, index)));
+                let ours = table.our_indexes.iter();
+                statements.extend(ours.map(|index| table.make_index(options.driver, *index)));
             }
             continue;
         }
@@ -156,10 +140,10 @@ async fn missing(conn: &mut Conn, options: &SqlOptions) -> Result<Vec<String>, D
                 Some(_) => {}
             }
         }
-        if let Some(index) = table.our_index {
+        for index in table.our_indexes {
             let name = table.index_name(options.driver, index.0);
             if !found.indexes.contains(name.trim_matches('"')) {
-                statements.push(table.make_index(options.driver, index));
+                statements.push(table.make_index(options.driver, *index));
             }
         }
     }

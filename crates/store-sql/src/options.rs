@@ -83,10 +83,13 @@ pub struct SqlOptions {
     /// Whether [`crate::SqlStore::open`] makes what is missing in the schema; otherwise it refuses
     /// and says which statements are missing.
     pub migrate: bool,
-    /// How long one exchange with the database may take.
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long one exchange with the database may take: longer than it may wait for a lock (3 s).
+    /// Counting, lists and the clean-up have longer.
     pub timeout: Duration,
-    /// How long a commit is tried again while the database fails, before the store says that it is
-    /// unavailable.
+    /// How long a commit is tried again while the database fails, counted from its begin, before
+    /// the store says that it is unavailable.
     pub retry_for: Duration,
     /// For tests: how far this process' clock is taken to be ahead, in microseconds.
     #[doc(hidden)]
@@ -113,8 +116,9 @@ impl SqlOptions {
             time_zone_seconds: None,
             tls: Tls::Off,
             migrate: true,
-            timeout: Duration::from_secs(10),
-            retry_for: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(4),
+            retry_for: Duration::from_secs(4),
             clock_ahead_micros: 0,
         }
     }

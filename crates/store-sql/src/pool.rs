@@ -7,11 +7,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
 use crate::conn::{Conn, Results};
-use crate::error::DbError;
+use crate::error::{DbError, Kind};
 use crate::options::SqlOptions;
+use crate::outage::Outage;
 
 /// How long a connection may lie unused before it is no more trusted.
 const IDLE_FOR: Duration = Duration::from_secs(60);
+/// How long a read is tried again while the database does not answer. A restart may pass unseen;
+/// in a longer outage every read is refused at once.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+/// The pause between two tries of a read.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+/// How long counting, listing and cleaning up may take.
+const SLOW: Duration = Duration::from_secs(20);
 
 pub(crate) struct Pool {
     options: SqlOptions,
@@ -19,6 +27,7 @@ pub(crate) struct Pool {
     /// Commits, claims and clean-ups: one at a time, and never behind readers.
     writers: Arc<Semaphore>,
     readers: Arc<Semaphore>,
+    outage: Arc<Outage>,
     pub(crate) clock: Clock,
 }
 
@@ -37,6 +46,7 @@ impl Pool {
             idle: Mutex::default(),
             writers: Arc::new(Semaphore::new(1)),
             readers: Arc::new(Semaphore::new(readers)),
+            outage: Arc::default(),
         }
     }
 
@@ -55,6 +65,11 @@ impl Pool {
         let permit = tokio::time::timeout(self.options.timeout, waiting).await;
         let busy = || DbError::lost("all connections are in use; raise Store.MaxOpenConns");
         let permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
+        self.outage.admit()?;
+        if self.outage.lasts() > Duration::ZERO {
+            // They are of the server that does not answer.
+            self.forget_idle();
+        }
         let conn = match self.take_idle() {
             Some(conn) => conn,
             None => self.connect().await?,
@@ -63,7 +78,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Conn, DbError> {
-        let mut conn = Conn::open(&self.options, true).await?;
+        let mut conn = Conn::open_under(&self.options, true, self.outage.clone()).await?;
         self.clock.measure(&mut conn, self.options.driver).await?;
         Ok(conn)
     }
@@ -96,23 +111,51 @@ impl Pool {
         }
     }
 
-    /// Runs selects on a reader's connection; once more if the connection had died meanwhile.
+    /// Runs selects on a reader's connection; again if the connection had died, or the database
+    /// is away for a moment.
     pub(crate) async fn read(&self, statements: &str) -> Result<Results, DbError> {
-        let mut tried = 0;
+        self.read_within(statements, self.options.timeout).await
+    }
+
+    /// As [`Pool::read`], for what looks at many rows.
+    pub(crate) async fn read_slowly(&self, statements: &str) -> Result<Results, DbError> {
+        self.read_within(statements, SLOW.max(self.options.timeout)).await
+    }
+
+    async fn read_within(&self, statements: &str, timeout: Duration) -> Result<Results, DbError> {
+        let begun = Instant::now();
         loop {
-            tried += 1;
-            let mut lent = self.reader().await?;
-            match lent.conn.run(statements).await {
-                Ok(results) => {
-                    self.give_back(lent);
-                    return Ok(results);
-                }
-                Err(error) if tried < 3 && error.is_worth_another_try() => {
-                    drop(lent);
+            let error = match self.read_once(statements, timeout).await {
+                Ok(results) => return Ok(results),
+                Err(error) => error,
+            };
+            let is_over = begun.elapsed() >= READ_AGAIN || self.outage.lasts() >= READ_AGAIN;
+            if is_over || !error.is_worth_another_try() {
+                return Err(error);
+            }
+            tokio::time::sleep(READ_PAUSE).await;
+        }
+    }
+
+    /// Runs selects on a reader's connection.
+    pub(crate) async fn read_once(
+        &self,
+        statements: &str,
+        timeout: Duration,
+    ) -> Result<Results, DbError> {
+        let mut lent = self.reader().await?;
+        match lent.conn.run_within(statements, timeout).await {
+            Ok(results) => {
+                self.give_back(lent);
+                Ok(results)
+            }
+            Err(error) => {
+                drop(lent);
+                if error.kind == Kind::Lost {
                     // The others that lay beside it are of the same server.
                     self.forget_idle();
                 }
-                Err(error) => return Err(error),
+                Err(error)
             }
         }
     }

@@ -51,7 +51,7 @@ impl Inner {
             dialect.time(&mut adopted, Some(clamp(before.seconds())));
             parts.push(adopted + &format!(" limit {limit})"));
         }
-        let results = self.pool.read(&parts.join(" union all ")).await?;
+        let results = self.pool.read_slowly(&parts.join(" union all ")).await?;
         let mut gids: Vec<String> =
             results.iter().flatten().map(|row| row.text(0).into_owned()).collect();
         gids.truncate(limit);
@@ -126,7 +126,8 @@ impl Inner {
     /// Answers if the database can be reached and takes writes: a standby does not.
     pub(crate) async fn ping(&self) -> Result<(), StoreError> {
         let statement = format!("update {} set gid=gid where id=-1", self.dialect.globals);
-        match self.pool.read(&statement).await {
+        // Once: who asks wants to know now, and asks again.
+        match self.pool.read_once(&statement, self.options.connect_timeout).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 self.pool.forget_idle();

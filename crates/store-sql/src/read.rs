@@ -1,110 +1,24 @@
-//! Lists, totals and gauges.
+//! Totals, gauges and keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dtmd_protocol::{Global, GlobalStatus, Timestamp, TransType};
-use dtmd_store::{Kv, KvPage, ListFilter, ListPage, Oldest, StoreError, Totals};
+use dtmd_store::{Kv, KvPage, Oldest, StoreError, Totals};
 
 use crate::conn::Row;
-use crate::error::DbError;
 use crate::inner::Inner;
 use crate::mark::{self, Mark};
 use crate::rows::select_globals;
 use crate::text::Dialect;
 
-/// Rows that one select of a list returns, at most.
-const PAGE_MAX: usize = 500;
+/// Rows that one select of keys returns, at most.
+const KEYS_PAGE_MAX: usize = 10_000;
 /// The statuses that something is still to be done in.
 pub(crate) const UNFINISHED: &str = "('prepared','submitted','aborting')";
 
 impl Inner {
-    /// Returns a page of globals, newest (highest id) first.
-    pub(crate) async fn list(
-        &self,
-        filter: &ListFilter,
-        position: &str,
-        limit: usize,
-    ) -> Result<ListPage, StoreError> {
-        let unavailable = |error: DbError| error.into_store("listing globals");
-        let digits = position.bytes().all(|byte| byte.is_ascii_digit());
-        let mut before = match (position, position.parse::<i64>()) {
-            ("", _) => i64::MAX,
-            (_, Ok(id)) if digits => id,
-            _ => return Ok(ListPage::default()),
-        };
-        let mut page = ListPage::default();
-        if limit == 0 {
-            return Ok(page);
-        }
-        let conditions = self.conditions(filter);
-        let mut last = 0;
-        loop {
-            let wanted = (limit - page.globals.len()).saturating_add(1).min(PAGE_MAX);
-            let (columns, table) = (select_globals(&self.dialect), &self.dialect.globals);
-            let select = format!(
-                "select {columns} from {table} g where g.id<{before}{conditions} \
-                 order by g.id desc limit {wanted}"
-            );
-            let mut results = self.pool.read(&select).await.map_err(unavailable)?;
-            let marks: Vec<(i64, String)> = results
-                .iter()
-                .flatten()
-                .map(|row| (row.number(0).unwrap_or(0), row.text(1).into_owned()))
-                .collect();
-            let gids: Vec<&str> = marks.iter().map(|(_, gid)| gid.as_str()).collect();
-            if !gids.is_empty() {
-                let branches = self.pool.read(&self.select_branches(&gids)).await;
-                results.extend(branches.map_err(unavailable)?);
-            }
-            let mut globals = self.settle(self.globals(results)).await?;
-            for (id, gid) in &marks {
-                // Times are compared exactly here, and to the second by the database.
-                let global = globals.remove(gid).filter(|global| filter.admits(global));
-                let Some(global) = global else { continue };
-                if page.globals.len() == limit {
-                    page.next_position = last.to_string();
-                    return Ok(page);
-                }
-                last = *id;
-                page.globals.push(global);
-            }
-            match marks.last() {
-                Some((id, _)) if marks.len() == wanted => before = *id,
-                _ => return Ok(page),
-            }
-        }
-    }
-
-    /// Returns the conditions of a filter that the database can check: none admits less.
-    fn conditions(&self, filter: &ListFilter) -> String {
-        let dialect = &self.dialect;
-        let mut out = String::new();
-        if let Some(status) = filter.status {
-            out.push_str(" and g.status=");
-            dialect.text(&mut out, status.as_str());
-        }
-        if let Some(trans_type) = filter.trans_type {
-            out.push_str(" and g.trans_type=");
-            dialect.text(&mut out, trans_type.as_str());
-        }
-        if let Some(from) = filter.created_from {
-            out.push_str(" and g.create_time>=");
-            dialect.time(&mut out, Some(from.seconds()));
-        }
-        if let Some(to) = filter.created_to {
-            out.push_str(" and g.create_time<=");
-            dialect.time(&mut out, Some(to.seconds()));
-        }
-        if let Some(after) = filter.wakes_after {
-            let seconds = self.pool.clock.to_database(after).div_euclid(1_000_000);
-            out.push_str(&format!(" and g.status in {UNFINISHED} and g.next_cron_time>="));
-            dialect.time(&mut out, Some(seconds));
-        }
-        out
-    }
-
     /// Returns how many globals there are.
     pub(crate) async fn totals(&self) -> Result<Totals, StoreError> {
         if let Some(known) = self.counts.known() {
@@ -114,7 +28,7 @@ impl Inner {
         let table = &self.dialect.globals;
         let select =
             format!("select trans_type,status,count(*) from {table} group by trans_type,status");
-        let results = self.pool.read(&select).await;
+        let results = self.pool.read_slowly(&select).await;
         let results = results.map_err(|error| error.into_store("counting globals"))?;
         let mut counts = BTreeMap::new();
         for row in results.iter().flatten() {
@@ -137,7 +51,7 @@ impl Inner {
              where o.status in {UNFINISHED})",
             select_globals(dialect)
         );
-        let results = self.pool.read(&format!("{due};{first}")).await;
+        let results = self.pool.read_slowly(&format!("{due};{first}")).await;
         let mut results = results.map_err(|error| error.into_store("looking for the oldest"))?;
         let first = results.pop().unwrap_or_default();
         let due = results.iter().flatten().map(|row| Mark::read(row).wake(dialect)).min();
@@ -185,13 +99,13 @@ impl Inner {
             select.push_str(&format!(" and {order}>"));
             self.dialect.text(&mut select, position);
         }
-        let wanted = limit.saturating_add(1).min(PAGE_MAX * 20);
+        let wanted = limit.saturating_add(1).min(KEYS_PAGE_MAX);
         select.push_str(&format!(" order by {order} limit {wanted}"));
         let results = self.pool.read(&select).await;
         let results = results.map_err(|error| error.into_store("listing keys"))?;
         let mut entries: Vec<Kv> = results.iter().flatten().map(|row| self.kv(row)).collect();
-        let more = entries.len() > limit || entries.len() == PAGE_MAX * 20;
-        entries.truncate(limit.min(PAGE_MAX * 20 - 1));
+        let more = entries.len() > limit || entries.len() == KEYS_PAGE_MAX;
+        entries.truncate(limit.min(KEYS_PAGE_MAX - 1));
         let next_position = match entries.last() {
             Some(kv) if more => kv.key.clone(),
             _ => String::new(),

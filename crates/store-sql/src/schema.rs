@@ -34,8 +34,8 @@ pub(crate) struct Table {
     unique: (&'static str, &'static str),
     /// Names and columns of DTM's other indexes, made with the table.
     indexes: &'static [(&'static str, &'static str)],
-    /// Name and columns of the index that is ours.
-    pub(crate) our_index: Option<(&'static str, &'static str)>,
+    /// Names and columns of the indexes that are ours.
+    pub(crate) our_indexes: &'static [(&'static str, &'static str)],
 }
 
 const fn dtm(name: &'static str, kind: Type, rule: &'static str) -> Column {
@@ -86,7 +86,11 @@ fn globals(options: &SqlOptions) -> Table {
         ],
         unique: ("gid", "gid"),
         indexes: &[("owner", "owner"), ("status_next_cron_time", "status,next_cron_time")],
-        our_index: Some(("dtmd_status", "status,dtmd_ended,trans_type")),
+        our_indexes: &[
+            // The clean-up, and totals.
+            ("dtmd_status", "status,dtmd_ended,trans_type"),
+            ("dtmd_list", "status,trans_type,create_time,id"),
+        ],
     }
 }
 
@@ -114,7 +118,7 @@ fn branches(options: &SqlOptions) -> Table {
             Driver::Postgres => ("gid_branch_uniq", "gid,branch_id,op"),
         },
         indexes: &[],
-        our_index: None,
+        our_indexes: &[],
     }
 }
 
@@ -136,7 +140,7 @@ fn keys(options: &SqlOptions) -> Table {
         ],
         unique: ("uniq_k", "cat,k"),
         indexes: &[],
-        our_index: None,
+        our_indexes: &[],
     }
 }
 
@@ -192,7 +196,7 @@ impl Table {
         match driver {
             Driver::Mysql => {
                 parts.push(format!("unique key {unique} ({of})"));
-                for (index, of) in self.indexes.iter().chain(&self.our_index) {
+                for (index, of) in self.indexes.iter().chain(self.our_indexes) {
                     parts.push(format!("key {index} ({of})"));
                 }
                 vec![format!(

@@ -42,7 +42,9 @@ impl SqlStore {
     pub async fn open(options: SqlOptions) -> Result<Self, SqlError> {
         options.validate()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            // One: a statement and its connection are two tasks, and waking another thread for
+            // each exchange costs more than the work of both.
+            .worker_threads(1)
             .thread_name("dtmd-sql")
             .enable_all()
             .build()
@@ -60,11 +62,9 @@ impl SqlStore {
                         return Err(SqlError::Schema { location: options.location(), missing });
                     }
                 }
-                let lent = inner.pool.reader().await.map_err(|error| SqlError::Database {
-                    location: options.location(),
-                    doing: "connecting",
-                    source: error.source,
-                })?;
+                let lent = inner.pool.reader().await;
+                let lent =
+                    lent.map_err(|error| error.into_open(options.location(), "connecting"))?;
                 inner.pool.give_back(lent);
                 Ok(())
             })
@@ -72,6 +72,7 @@ impl SqlStore {
             .map_err(|source| SqlError::Database {
                 location,
                 doing: "opening the store",
+                is_passing: false,
                 source,
             })??;
         Ok(store)

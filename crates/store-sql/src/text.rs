@@ -181,9 +181,15 @@ fn is_harmless(byte: u8) -> bool {
 fn hex(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.reserve(bytes.len() * 2);
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    // In pieces: a record has some hundred bytes, and a character at a time is slow.
+    let mut piece = [0; 128];
+    for part in bytes.chunks(piece.len() / 2) {
+        for (pair, byte) in piece.chunks_exact_mut(2).zip(part) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        // Digits are text.
+        out.push_str(std::str::from_utf8(&piece[..part.len() * 2]).unwrap_or_default());
     }
 }
 
@@ -196,7 +202,6 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
 
 /// Appends `YYYY-MM-DD hh:mm:ss` of seconds since 1970 on a wall clock.
 fn wall(out: &mut String, seconds: i64) {
-    use std::fmt::Write as _;
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Days are counted from the first of March, so that the leap day is the last of a year.
     let days = days + 719_468;
@@ -209,7 +214,16 @@ fn wall(out: &mut String, seconds: i64) {
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = year + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    let _ = write!(out, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+    let digit = |number: i64| char::from(b'0' + (number % 10).unsigned_abs() as u8);
+    // By hand: a row has up to five of them, and formatting is slow.
+    for (number, then) in [(year / 100, ""), (year % 100, "-"), (month, "-"), (day, " ")]
+        .into_iter()
+        .chain([(hour, ":"), (minute, ":"), (second, "")])
+    {
+        out.push(digit(number / 10));
+        out.push(digit(number));
+        out.push_str(then);
+    }
 }
 
 #[cfg(test)]
@@ -250,7 +264,7 @@ mod tests {
 
     #[test]
     fn bytes_survive_their_literal() {
-        let all: Vec<u8> = (0..=255).collect();
+        let all: Vec<u8> = (0..=255).chain(7..50).collect();
         let mut out = String::new();
         hex(&mut out, &all);
         assert_eq!(unhex(&out), Some(all));

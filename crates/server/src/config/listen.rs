@@ -133,6 +133,8 @@ pub struct LimitsConfig {
     pub response_max_bytes: usize,
     /// The most connections from callers. Since 0.1.0.
     pub connections_max: usize,
+    /// The most transactions worked on at a time. Since 0.1.0.
+    pub active_max: usize,
 }
 
 impl Default for LimitsConfig {
@@ -145,6 +147,7 @@ impl Default for LimitsConfig {
             payload_max_bytes: 256 << 10,
             response_max_bytes: 64 << 10,
             connections_max: 10_000,
+            active_max: 50_000,
         }
     }
 }
@@ -159,6 +162,7 @@ impl LimitsConfig {
             payload_max_bytes: reader.bytes("PayloadMaxBytes"),
             response_max_bytes: reader.bytes("ResponseMaxBytes"),
             connections_max: reader.integer("ConnectionsMax"),
+            active_max: reader.integer("ActiveMax"),
         }
     }
 
@@ -171,6 +175,7 @@ impl LimitsConfig {
             ("PayloadMaxBytes", self.payload_max_bytes, 1),
             ("ResponseMaxBytes", self.response_max_bytes, 1024),
             ("ConnectionsMax", self.connections_max, 1),
+            ("ActiveMax", self.active_max, 2),
         ];
         for (key, value, least) in least {
             if value < least {

@@ -368,7 +368,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         "ConnectionsMax",
         Kind::Integer,
         "10000",
-        "The most connections from callers at a time; further ones wait to be accepted.",
+        "The most connections from callers at a time; further ones are answered 503 and closed.",
+    ),
+    ours(
+        "ActiveMax",
+        Kind::Integer,
+        "50000",
+        "The most transactions worked on at a time; those that only wait for a time do not count. \
+         Requests past it are answered 503.",
     ),
     ours(
         "HeaderTimeout",

@@ -197,6 +197,7 @@ fn engine_options(config: &Config) -> EngineOptions {
             breaker_open: config.calls.breaker_open,
             ..DestinationLimits::default()
         },
+        active_max: config.limits.active_max,
         claim_interval: config.retry.trans_cron_interval,
         keep_finished: Some(config.store.retention()),
         test_control: config.listen.test_control.is_some(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use dtmd_store::{MemoryStore, Store};
 use dtmd_store_embedded::{EmbeddedStore, Options};
-use dtmd_store_redis::{Mode, RedisOptions, RedisStore};
-use dtmd_store_sql::{Driver, SqlOptions, SqlStore, Tls};
+use dtmd_store_redis::{Mode, OpenError, RedisOptions, RedisStore};
+use dtmd_store_sql::{Driver, SqlError, SqlOptions, SqlStore, Tls};
 use tracing::{info, warn};
 
 use crate::config::{Config, StoreConfig, StoreDriver};
@@ -31,9 +31,9 @@ pub(super) async fn open(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     }
     loop {
         match open_once(config).await {
-            Err(error) if is_unreachable(&error) => {
+            Err(error) if is_passing(&error) => {
                 let seconds = OPEN_AGAIN.as_secs();
-                warn!("{error:#}; trying again in {seconds} s");
+                warn!("waiting for the store: {error:#}; trying again in {seconds} s");
                 tokio::time::sleep(OPEN_AGAIN).await;
             }
             opened => return opened,
@@ -60,10 +60,9 @@ async fn open_once(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 /// Whether nobody has answered yet, so that it may be better in a moment.
-fn is_unreachable(error: &anyhow::Error) -> bool {
-    // PostgreSQL says 57P03 while it starts or recovers.
-    let starts = |text: String| text.contains("57P03");
-    error.chain().any(|cause| cause.is::<std::io::Error>() || starts(cause.to_string()))
+fn is_passing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<SqlError>().is_some_and(SqlError::is_passing)
+        || error.downcast_ref::<OpenError>().is_some_and(OpenError::is_passing)
 }
 
 /// Returns how the SQL database of the configuration is opened.
@@ -111,6 +110,8 @@ fn redis_options(store: &StoreConfig) -> anyhow::Result<RedisOptions> {
         tls_ca_file: store.tls_ca_file.clone(),
         prefix: store.redis_prefix.clone(),
         wait_replicas: store.redis_wait_replicas,
+        // Whoever opens it here tries again, and says each time what it waits for.
+        open_for: Duration::ZERO,
         ..RedisOptions::new(mode)
     })
 }

@@ -1,6 +1,7 @@
 //! One server, or the master that Sentinels name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -11,12 +12,14 @@ use redis::{
 use super::{Held, Line, has_moved};
 use crate::error::OpenError;
 use crate::options::{Mode, Node, RedisOptions};
+use crate::outage::Outage;
 
 pub(crate) struct SingleLink {
     options: Arc<RedisOptions>,
     certificates: TlsCertificates,
     reads: Held<MultiplexedConnection>,
     writes: Held<MultiplexedConnection>,
+    outage: Outage,
 }
 
 impl SingleLink {
@@ -26,6 +29,7 @@ impl SingleLink {
             certificates: options.certificates()?,
             reads: Held::new(),
             writes: Held::new(),
+            outage: Outage::default(),
         })
     }
 
@@ -38,16 +42,29 @@ impl SingleLink {
             Line::Read => &self.reads,
             Line::Write => &self.writes,
         };
+        self.outage.admit()?;
         let (number, mut connection) = match held.get() {
             Some(kept) => kept,
-            None => held.put(self.connect().await?),
+            None => {
+                let connected = self.connect().await;
+                if connected.is_err() {
+                    self.outage.note(&connected, true);
+                }
+                held.put(connected?)
+            }
         };
         let result = connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
+        self.outage.note(&result, false);
         held.judge(number, &result);
         if result.as_ref().is_ok_and(|values| has_moved(values)) {
             held.forget(number);
         }
         result
+    }
+
+    /// Returns for how long Redis has not answered; zero if it does.
+    pub(super) fn outage(&self) -> Duration {
+        self.outage.lasts()
     }
 
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {

@@ -4,4 +4,5 @@ mod clients;
 mod commands;
 mod disk;
 mod fsync;
+mod outage;
 mod process;
