@@ -9,6 +9,7 @@ mod fuzz;
 mod interop;
 mod layers;
 mod licences;
+mod mutants;
 mod programs;
 mod prove;
 mod rules;

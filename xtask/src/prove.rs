@@ -5,9 +5,10 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 
+use crate::mutants::{self, MutantArgs};
 use crate::shell::{Project, cargo, cargo_path};
 
 /// `cargo xtask prove`.
@@ -40,8 +41,23 @@ pub(crate) enum Proof {
         #[arg(long, default_value_t = 50)]
         hits: u64,
     },
+    /// Start with 100,000 transactions that are all due, on a release build
+    Restart {
+        /// How many
+        #[arg(long, default_value_t = 100_000)]
+        live: u64,
+        /// Seconds from a transaction's submit to its being due: longer than it takes to submit all
+        #[arg(long, default_value_t = 60)]
+        delay: u64,
+    },
+    /// Begin far more transactions than can be done, on little memory
+    Overload {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Change the protocol's code in every small way; its tests must notice (needs cargo-mutants)
-    Mutants,
+    Mutants(MutantArgs),
 }
 
 /// Runs a proof; false if it found something.
@@ -74,33 +90,42 @@ pub(crate) fn run(project: &Project, proof: &Proof) -> Result<bool> {
             let name = "a_process_that_ends_at_any_named_place";
             test(project, &["--package", "dtmd-tests", "--test", "e2e"], name, &env)
         }
-        Proof::Mutants => mutants(project),
+        Proof::Restart { live, delay } => {
+            cargo(project, &["build", "--quiet", "--locked", "--release", "--package", "dtmd"])?;
+            let env = [("DTMD_LIVE", *live), ("DTMD_LIVE_DELAY", *delay)];
+            let name = "a_server_with_much_to_do_starts_and_does_it";
+            let args = ["--package", "dtmd-tests", "--test", "e2e"];
+            test_with(project, &args, name, &env, "release")
+        }
+        Proof::Overload { seconds } => {
+            cargo(project, &["build", "--quiet", "--locked", "--workspace", "--bins"])?;
+            let env = [("DTMD_OVERLOAD_SECONDS", *seconds)];
+            let name = "more_than_can_be_done_is_refused";
+            test(project, &["--package", "dtmd-tests", "--test", "e2e"], name, &env)
+        }
+        Proof::Mutants(args) => mutants::run(project, args),
     }
 }
 
 /// Runs one test, its output going where ours goes.
 fn test(project: &Project, args: &[&str], name: &str, env: &[(&str, u64)]) -> Result<bool> {
+    test_with(project, args, name, env, "debug")
+}
+
+/// As [`test`], with the server of another build.
+fn test_with(
+    project: &Project,
+    args: &[&str],
+    name: &str,
+    env: &[(&str, u64)],
+    build: &str,
+) -> Result<bool> {
     let status = Command::new(cargo_path())
         .args(["test", "--quiet", "--locked"])
         .args(args)
         .args(["--", "--nocapture", name])
-        .env("DTMD_BIN", project.target.join("debug").join("dtmd"))
+        .env("DTMD_BIN", project.target.join(build).join("dtmd"))
         .envs(env.iter().map(|(name, value)| (name, value.to_string())))
-        .current_dir(&project.root)
-        .status()
-        .context("cannot run cargo")?;
-    Ok(status.success())
-}
-
-fn mutants(project: &Project) -> Result<bool> {
-    let mut command = Command::new(cargo_path());
-    let there = command.args(["mutants", "--version"]).output();
-    let is_there = there.is_ok_and(|output| output.status.success());
-    ensure!(is_there, "this needs cargo-mutants: cargo install cargo-mutants");
-    let status = Command::new(cargo_path())
-        .args(["mutants", "--package", "dtmd-protocol", "--timeout", "120", "--output"])
-        .arg(project.target.join("mutants"))
-        .args(["--", "--lib", "--tests"])
         .current_dir(&project.root)
         .status()
         .context("cannot run cargo")?;

@@ -6,6 +6,7 @@ mod defects;
 mod demo;
 mod documents;
 mod kill_loop;
+mod limits;
 mod modes;
 mod operations;
 mod readme;

@@ -3,6 +3,7 @@
 
 mod acceptance;
 mod durable;
+mod edges;
 mod laws;
 mod msg;
 mod saga;

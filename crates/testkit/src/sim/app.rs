@@ -242,7 +242,8 @@ impl World {
             return self.send(Party::Service(branch), Party::Apps, tx, ev);
         }
         service.xa = Xa::Active;
-        let number = XA_NO + no;
+        service.xa_phases += 1;
+        let number = XA_NO * service.xa_phases + no;
         self.ask_server(tx, number, Req::Register(branch));
         self.at(6 * SECOND, Ev::XaGivesUp { tx, no: number, branch });
     }
@@ -256,12 +257,13 @@ impl World {
 
     pub(crate) fn xa_ends(&mut self, tx: u32, no: u32, branch: usize, done: bool) {
         let service = &mut self.txs[tx as usize].services[branch];
-        if service.xa != Xa::Active {
+        // What was said to an earlier local phase went to a connection that is closed by now.
+        if service.xa != Xa::Active || no / XA_NO != service.xa_phases {
             return;
         }
         service.xa = if done { Xa::Prepared } else { Xa::None };
         service.effects.held = done;
-        let no = no - XA_NO;
+        let no = no % XA_NO;
         self.send(Party::Service(branch), Party::Apps, tx, Ev::Tried { tx, no, branch, done });
         self.check_branch(tx, branch);
     }
@@ -337,7 +339,8 @@ impl World {
     }
 }
 
-/// Request numbers from here on are a service's, from within an XA local phase.
+/// Request numbers from here on are a service's, from within an XA local phase: this many times
+/// the phase's count, and the number of the try that began it.
 pub(crate) const XA_NO: u32 = 1 << 20;
 
 pub(crate) fn key(tx: u32, counter: u32) -> u64 {

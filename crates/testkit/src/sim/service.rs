@@ -59,6 +59,8 @@ pub(crate) struct Service {
     /// Barrier rows by [`Kind`], and whether the other op inserted them.
     pub(crate) rows: [Option<bool>; 4],
     pub(crate) xa: Xa,
+    /// How many XA local phases it has begun.
+    pub(crate) xa_phases: u32,
     /// Its action answers FAILURE.
     pub(crate) refuses: bool,
     /// It has the barrier.
