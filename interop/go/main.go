@@ -22,14 +22,38 @@ import (
 
 func main() {
 	binary := flag.String("dtmd", "../../target/debug/dtmd", "the server's program")
+	onlyServe := flag.Bool("serve", false, "serve the bank until the input ends, and do nothing else")
+	database := flag.String("db", "", "with -serve: host:port of a MariaDB with a database dtm_barrier")
+	_ = flag.String("dtm", "", "with -serve: not needed, accepted as the other languages' programs do")
 	flag.Parse()
-	failed, err := run(*binary)
+	var failed int
+	var err error
+	if *onlyServe {
+		err = serveOnly(*database)
+	} else {
+		failed, err = run(*binary)
+	}
 	if err != nil {
 		fmt.Println("interop:", err)
 	}
 	if err != nil || failed > 0 {
 		os.Exit(1)
 	}
+}
+
+// serveOnly is a service beside those of other languages, on their barrier table.
+func serveOnly(database string) error {
+	db, err := sql.Open("mysql", "root@tcp("+database+")/dtm_barrier")
+	if err != nil {
+		return err
+	}
+	b := &bank{db: db, xaDB: db, resumes: map[string]func(string) error{}}
+	if err := b.serve(); err != nil {
+		return err
+	}
+	fmt.Println("listening on http://" + b.http)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 func run(binary string) (failed int, err error) {
