@@ -3,11 +3,15 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use dtmd_tests::{binary, until};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::turn;
+
+/// How often the server is started until its ports are free.
+const STARTS: u32 = 20;
 
 /// The blocks of a page that are marked as tested, in their order.
 fn tested_blocks(page: &str) -> Vec<String> {
@@ -29,36 +33,24 @@ async fn readme_saga() {
         let _ = writeln!(std::io::stderr(), "skipped: the README has no block marked as tested");
         return;
     }
-    // `dtmd dev` takes the ports that the page names.
-    for port in [36789, 8081, 8082] {
-        if tokio::net::TcpListener::bind(("127.0.0.1", port)).await.is_err() {
-            let _ = writeln!(std::io::stderr(), "skipped: port {port} of the README is taken");
-            return;
-        }
-    }
     let folder = tempfile::TempDir::new().unwrap();
     // The page's `dtmd` is the one under test; curl is asked to fail on an HTTP error.
     let bin = folder.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(binary(), bin.join("dtmd")).unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
-    let log = folder.path().join("dev.log");
-    let output = std::fs::File::create(&log).unwrap();
-    let mut server = Command::new(binary())
-        .arg("dev")
-        .current_dir(folder.path())
-        .stdin(Stdio::null())
-        .stdout(output.try_clone().unwrap())
-        .stderr(output)
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    until("the server of the README", async || {
-        let said = std::fs::read_to_string(&log).unwrap();
-        assert!(!said.contains("dtmd: "), "it does not start: {said}");
-        said.contains("Ctrl-C").then_some(())
-    })
-    .await;
+    let mut started = None;
+    for _ in 0..STARTS {
+        started = start_dev(folder.path()).await;
+        if started.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let Some(mut server) = started else {
+        let _ = writeln!(std::io::stderr(), "skipped: a port of the README stays taken");
+        return;
+    };
     for block in blocks {
         // The line that starts the server is what this test has just done.
         let script: Vec<&str> = block.lines().filter(|line| line.trim() != "dtmd dev").collect();
@@ -76,6 +68,32 @@ async fn readme_saga() {
         assert!(!out.contains("\"message\""), "{block}\nanswered an error: {out}");
     }
     server.kill().await.unwrap();
+}
+
+/// Starts `dtmd dev` on the ports that the page names; nothing if one of them is taken, as any
+/// connection of this machine may take one for a while.
+async fn start_dev(folder: &Path) -> Option<Child> {
+    let log = folder.join("dev.log");
+    let output = std::fs::File::create(&log).unwrap();
+    let server = Command::new(binary())
+        .arg("dev")
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let is_up = until("the server of the README", async || {
+        let said = std::fs::read_to_string(&log).unwrap();
+        if said.contains("is taken") {
+            return Some(false);
+        }
+        assert!(!said.contains("dtmd: "), "it does not start: {said}");
+        said.contains("Ctrl-C").then_some(true)
+    })
+    .await;
+    is_up.then_some(server)
 }
 
 #[test]
