@@ -88,8 +88,9 @@ fn was_quicker(error: &DbError) -> bool {
     let text = error.source.to_string();
     // MySQL: database, table, column, index exist; a concurrent change of the definition.
     let mysql = [1007, 1050, 1060, 1061, 1213, 1205, 1412].contains(&error.code);
-    // PostgreSQL: schema, table, column exist; two created one at the same moment.
-    let postgres = ["42P06", "42P07", "42701", "23505", "40001", "40P01", "55P03", "XX000"]
+    // PostgreSQL: schema, table, column, a table's row type exist; two created one at the same
+    // moment. `if not exists` looks only at what was committed before the statement began.
+    let postgres = ["42P06", "42P07", "42701", "42710", "23505", "40001", "40P01", "55P03", "XX000"]
         .iter()
         .any(|code| text.ends_with(&format!("({code})")));
     mysql || postgres
