@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
 
+use crate::dist;
 use crate::shell::{Project, cargo, say};
 
 /// `cargo xtask budgets`.
@@ -22,7 +23,11 @@ pub(crate) struct BudgetArgs {
     #[arg(long)]
     full: bool,
 
-    /// Measure the release build that is there
+    /// Measure the binary as it is released (see `cargo xtask dist`), not the release build
+    #[arg(long)]
+    dist: bool,
+
+    /// Measure the build that is there
     #[arg(long)]
     no_build: bool,
 
@@ -65,8 +70,12 @@ const HEADER: [&str; 7] = ["budget", "case", "figure", "must", "aim", "measured"
 
 /// Measures everything and prints the table; false if a budget is not met.
 pub(crate) fn run(project: &Project, args: &BudgetArgs) -> Result<bool> {
-    if !args.no_build {
-        cargo(project, &["build", "--release", "--locked", "--package", "dtmd"])?;
+    match (args.no_build, args.dist) {
+        (true, _) => {}
+        (false, true) => ensure!(dist::run(project)?, "the released binary does not build"),
+        (false, false) => {
+            cargo(project, &["build", "--release", "--locked", "--package", "dtmd"])?;
+        }
     }
     let mut rows = Vec::new();
     let mut baselines = Vec::new();
@@ -96,7 +105,8 @@ pub(crate) fn run(project: &Project, args: &BudgetArgs) -> Result<bool> {
 /// Runs one case and returns its report.
 fn measure(project: &Project, args: &BudgetArgs, case: &Case) -> Result<Value> {
     say(&format!("measuring: {}", case.name));
-    let binary = project.target.join("release").join("dtmd");
+    let build = if args.dist { "dist" } else { "release" };
+    let binary = project.target.join(build).join("dtmd");
     let mut command = Command::new(&binary);
     command.arg("bench").args(case.arguments.split_whitespace()).args(["-o", "json"]);
     command.args(["--duration", if args.quick { "2s" } else { "10s" }]);

@@ -4,6 +4,7 @@
 //! crate has few dependencies, so that it is built in seconds.
 
 mod budgets;
+mod dist;
 mod docs;
 mod fuzz;
 mod interop;
@@ -43,6 +44,8 @@ enum Command {
     Docs,
     /// Measure every budget on a release build and print one table
     Budgets(budgets::BudgetArgs),
+    /// Build the binary as it is released: guided by a profile, linked as one piece
+    Dist,
     /// Run a server against services and clients written in Go
     InteropGo,
     /// Lose a Galera node, and replace PostgreSQL by its standby, under load
@@ -88,6 +91,7 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Budgets(args) => budgets::run(&project, &args),
+        Command::Dist => dist::run(&project),
         Command::InteropGo => interop::run(&project),
         Command::Failover => test::failover(&project),
         Command::Fuzz(args) => fuzz::run(&project, &args),

@@ -91,7 +91,11 @@ async fn claim_once(core: &Arc<Core>, grace: Duration, limit: usize) -> usize {
             count
         }
         Err(failure) => {
-            warn!(error = %failure, "the store gave no due transactions; trying again");
+            // One line an outage: while the store is known to be away nothing new is told.
+            if core.committer.is_healthy() {
+                warn!(error = %failure, "the store gave no due transactions; trying again");
+            }
+            core.committer.doubt();
             0
         }
     }

@@ -69,7 +69,7 @@ struct Shared {
     filled: Condvar,
     /// Never gets shorter.
     lanes: Mutex<Vec<Arc<LaneInbox>>>,
-    /// False from a failed commit until the store answers again.
+    /// False from a failed commit, or an unanswered question, until the store answers again.
     healthy: AtomicBool,
     metrics: Arc<Metrics>,
 }
@@ -82,6 +82,8 @@ struct Queue {
     forced: bool,
     /// When the oldest lazy change has waited long enough.
     lazy_until: Option<Instant>,
+    /// Something other than a commit has failed: whether the store is there must be asked.
+    doubted: bool,
     /// The store's thread waits; waking it when it does not would cost a system call for nothing.
     sleeping: bool,
     stopping: bool,
@@ -222,6 +224,14 @@ impl Committer {
             let source = "the store's thread has ended".into();
             Err(StoreError::Unavailable { doing: "running a job", source })
         })
+    }
+
+    /// Has the store asked whether it is there, because something other than a commit has failed:
+    /// a server that has nothing to write must find out, too.
+    pub(crate) fn doubt(&self) {
+        let mut queue = self.shared.queue();
+        queue.doubted = true;
+        self.shared.wake(queue);
     }
 
     /// Returns whether the last commit succeeded, or the store has answered since.
@@ -369,7 +379,7 @@ impl Worker {
             match self.next_work() {
                 Work::Job(job) => self.runtime.block_on(job(&*self.shared.store)),
                 Work::Batch(batch) => self.commit(batch),
-                Work::Ping => self.ask_whether_it_is_back(),
+                Work::Ping => self.ask_whether_it_is_there(),
                 Work::Stop => break,
             }
         }
@@ -394,7 +404,7 @@ impl Worker {
                 queue.stopped = true;
                 return Work::Stop;
             }
-            if self.ping_at.is_some_and(|at| at <= now) {
+            if std::mem::take(&mut queue.doubted) || self.ping_at.is_some_and(|at| at <= now) {
                 return Work::Ping;
             }
             let until = [queue.lazy_until, self.ping_at].into_iter().flatten().min();
@@ -447,24 +457,34 @@ impl Worker {
             source = cause.source();
         }
         error!(error = %text, "the store failed; nothing is accepted until it answers again");
-        self.shared.healthy.store(false, Ordering::Release);
-        self.ping_at = Some(Instant::now() + PING_EVERY);
+        self.is_away();
         match failure {
             StoreError::Full { .. } => CommitError::Full(Arc::from(text)),
             _ => CommitError::Unavailable(Arc::from(text)),
         }
     }
 
-    fn ask_whether_it_is_back(&mut self) {
+    fn is_away(&mut self) {
+        self.shared.healthy.store(false, Ordering::Release);
+        self.ping_at = Some(Instant::now() + PING_EVERY);
+    }
+
+    fn ask_whether_it_is_there(&mut self) {
+        let was_away = self.ping_at.is_some();
         match self.runtime.block_on(self.shared.store.ping()) {
-            Ok(()) => {
+            Ok(()) if was_away => {
                 info!("the store answers again");
                 self.ping_at = None;
                 self.shared.healthy.store(true, Ordering::Release);
             }
+            Ok(()) => {}
             Err(failure) => {
-                debug!(error = %failure, "the store is still unavailable");
-                self.ping_at = Some(Instant::now() + PING_EVERY);
+                if was_away {
+                    debug!(error = %failure, "the store is still unavailable");
+                } else {
+                    error!(error = %failure, "the store is away; nothing is accepted until it answers again");
+                }
+                self.is_away();
             }
         }
     }

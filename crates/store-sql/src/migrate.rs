@@ -90,9 +90,10 @@ fn was_quicker(error: &DbError) -> bool {
     let mysql = [1007, 1050, 1060, 1061, 1213, 1205, 1412].contains(&error.code);
     // PostgreSQL: schema, table, column, a table's row type exist; two created one at the same
     // moment. `if not exists` looks only at what was committed before the statement began.
-    let postgres = ["42P06", "42P07", "42701", "42710", "23505", "40001", "40P01", "55P03", "XX000"]
-        .iter()
-        .any(|code| text.ends_with(&format!("({code})")));
+    let postgres =
+        ["42P06", "42P07", "42701", "42710", "23505", "40001", "40P01", "55P03", "XX000"]
+            .iter()
+            .any(|code| text.ends_with(&format!("({code})")));
     mysql || postgres
 }
 

@@ -102,6 +102,20 @@ async fn an_outage_is_told_at_once_and_work_resumes() {
 }
 
 #[tokio::test]
+async fn an_outage_is_told_without_anything_to_write() {
+    let store = Arc::new(Faulty::default());
+    let stage = Stage::on(store.clone(), Arc::default(), options());
+    stage.engine.ready().await.unwrap();
+    for _ in 0..2 {
+        store.away.store(true, Ordering::SeqCst);
+        eventually(async || stage.engine.ready().await.err()).await;
+        store.away.store(false, Ordering::SeqCst);
+        eventually(async || stage.engine.ready().await.ok()).await;
+    }
+    stage.engine.submit(waiting(saga("a", 1))).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_commit_whose_answer_was_lost_is_resolved_by_reading() {
     // For every commit of a saga: it is done, but reported as failed.
     for nth in 1..=4 {

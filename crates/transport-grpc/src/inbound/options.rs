@@ -46,7 +46,7 @@ impl Default for GrpcOptions {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
-            streams_max: 1_000,
+            streams_max: 256,
             body_max_bytes: Self::MESSAGE_MAX_BYTES,
             head_max_bytes: 64 << 10,
             hello_deadline: Duration::from_secs(10),

@@ -1,0 +1,102 @@
+//! Measures B12 to B14: what a saga costs a server that keeps it in a database or in Redis.
+//!
+//! ```sh
+//! cargo build --release -p dtmd
+//! cargo run --release -p dtmd-bench --example shared_stores -- [DTMD] [SECONDS] [IN_FLIGHT]
+//! ```
+//!
+//! Private servers that force every commit to disk; sagas of two steps, the callers wait. What the
+//! database itself spends is not counted.
+
+#![allow(clippy::print_stdout, reason = "a measurement for people")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use dtmd_bench::{BenchOptions, Mode, Protocol, StoreChoice, run};
+use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres, Redis, RedisOptions};
+
+/// B12, and B14's round trips: a batch is one database transaction, or one script.
+const BATCHES_MAX: f64 = 0.5;
+/// B13, in microseconds.
+const SQL_CPU_MAX: f64 = 150.0;
+/// B14, in microseconds.
+const REDIS_CPU_MAX: f64 = 120.0;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<()> {
+    // What tells of a run's progress stays on its thread.
+    tokio::task::LocalSet::new().run_until(measure_all()).await
+}
+
+async fn measure_all() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let binary = PathBuf::from(arguments.next().unwrap_or_else(|| "target/release/dtmd".into()));
+    let seconds: u64 = arguments.next().map_or(Ok(10), |text| text.parse())?;
+    let concurrency: usize = arguments.next().map_or(Ok(64), |text| text.parse())?;
+    ensure!(binary.is_file(), "{}: run `cargo build --release -p dtmd`", binary.display());
+    let folder = tempfile::tempdir()?;
+    let measure = async |name: &str, store: &str| -> Result<()> {
+        let config = folder.path().join(format!("{name}.yml"));
+        std::fs::write(&config, format!("Store: {store}\n"))?;
+        let options = BenchOptions {
+            binary: binary.clone(),
+            mode: Mode::Saga,
+            protocol: Protocol::Http,
+            steps: 2,
+            concurrency,
+            duration: Duration::from_secs(seconds),
+            wait: true,
+            store: StoreChoice::Config(config),
+            data: Some(made(folder.path(), name)?),
+            preload: 0,
+            target: None,
+        };
+        let report = run::run(&options, &|_| {}).await?;
+        ensure!(report.errors == 0, "a transaction went wrong: {:?}", report.error_texts);
+        let cpu = report.cpu_us_per_tx.server.context("the server's CPU is not known")?;
+        let batches = report.flushes_per_tx.context("the server counts no batches")?;
+        println!(
+            "{name}: {:.0}/s, p50 {:.1} ms, p99 {:.1} ms, foreign load {:.1} cores",
+            report.tps,
+            report.latency_us.p50 / 1e3,
+            report.latency_us.p99 / 1e3,
+            report.foreign_cores
+        );
+        let (batch_budget, cpu_budget, cpu_max) = match name {
+            "redis" => ("B14", "B14", REDIS_CPU_MAX),
+            _ => ("B12", "B13", SQL_CPU_MAX),
+        };
+        let met = |is_met: bool| if is_met { "met" } else { "NOT met" };
+        println!(
+            "{name}: {batch_budget} {batches:.3} batches a saga (≤ {BATCHES_MAX}: {}); \
+             {cpu_budget} {cpu:.0} µs of the server's CPU (≤ {cpu_max}: {})",
+            met(batches <= BATCHES_MAX),
+            met(cpu <= cpu_max)
+        );
+        Ok(())
+    };
+    let forced = DatabaseOptions { fsync: true };
+    let mariadb = Mariadb::start(forced).await?;
+    let port = mariadb.port();
+    let store = format!("{{Driver: mysql, Host: 127.0.0.1, Port: {port}, User: root, Db: dtmd}}");
+    measure("mariadb", &store).await?;
+    drop(mariadb);
+    let postgres = Postgres::start(forced).await?;
+    let port = postgres.port();
+    let store = format!(
+        "{{Driver: postgres, Host: 127.0.0.1, Port: {port}, User: postgres, Db: postgres}}"
+    );
+    measure("postgres", &store).await?;
+    drop(postgres);
+    let redis = Redis::start(RedisOptions::default()).await?;
+    let store = format!("{{Driver: redis, Host: 127.0.0.1, Port: {}}}", redis.port());
+    measure("redis", &store).await
+}
+
+fn made(folder: &Path, name: &str) -> Result<PathBuf> {
+    let made = folder.join(name);
+    std::fs::create_dir_all(&made)?;
+    Ok(made)
+}

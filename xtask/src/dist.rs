@@ -1,0 +1,142 @@
+//! `cargo xtask dist`: the binary as it is released.
+//!
+//! The code of one transaction is several times as large as a processor's first instruction cache
+//! (docs/decisions/0009), so the order of that code counts. The compiler gets it from a profile: an
+//! instrumented server is driven by `dtmd bench` in every mode, and what it counted guides the
+//! second build, which is linked as one piece besides.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::programs;
+use crate::shell::{Project, Stages, cargo_path, say};
+
+/// What the instrumented server is driven with. Steady work counts, not the time it takes: a
+/// second of each is millions of calls.
+const TRAINING: &[&str] = &[
+    "--mode saga --concurrency 64 --wait",
+    "--mode saga --concurrency 64",
+    "--mode saga --concurrency 64 --wait --store memory",
+    "--mode msg --steps 1 --concurrency 64",
+    "--mode tcc --concurrency 64",
+    "--mode saga --concurrency 64 --wait --protocol grpc",
+    "--mode tcc --concurrency 64 --protocol grpc",
+];
+const TRAINING_SECONDS: &str = "2s";
+
+/// The tool that reads what an instrumented program has counted. The compiler's own comes with
+/// `rustup component add llvm-tools`; Debian's is compatible since LLVM 19.
+const MERGERS: &[&str] =
+    &["llvm-profdata-22", "llvm-profdata-21", "llvm-profdata-20", "llvm-profdata-19"];
+
+/// Builds the released binary and returns where it is.
+pub(crate) fn build(project: &Project, stages: &mut Stages) -> Option<PathBuf> {
+    let place = Place::new(project).map_err(|error| say(&format!("{error:#}"))).ok()?;
+    let merger = stages.run("profile reader", || merger(&place))?;
+    let instrument = format!("-Cprofile-generate={}", place.counts.display());
+    let trained = stages.run("instrumented build", || place.build(project, &instrument, "off"))?;
+    stages.run("training", || place.train(&trained))?;
+    stages.run("profile", || place.merge(&merger))?;
+    let guide = format!(
+        "-Cprofile-use={} -Cllvm-args=-pgo-warn-missing-function=false",
+        place.profile.display()
+    );
+    let built = stages.run("guided build", || place.build(project, &guide, "fat"))?;
+    stages.run("copy", || {
+        let folder = project.target.join("dist");
+        fs::create_dir_all(&folder)?;
+        let binary = folder.join("dtmd");
+        fs::copy(&built, &binary)?;
+        say(&format!("wrote {}", binary.display()));
+        Ok(binary)
+    })
+}
+
+/// `cargo xtask dist`.
+pub(crate) fn run(project: &Project) -> Result<bool> {
+    let mut stages = Stages::new();
+    build(project, &mut stages);
+    Ok(stages.close("dist"))
+}
+
+/// Where the builds and the profile are.
+struct Place {
+    host: String,
+    target: PathBuf,
+    /// What instrumented processes have counted.
+    counts: PathBuf,
+    profile: PathBuf,
+}
+
+impl Place {
+    fn new(project: &Project) -> Result<Self> {
+        let output = Command::new("rustc").arg("-vV").current_dir(&project.root).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+        let host = host.context("`rustc -vV` names no host")?.to_owned();
+        let target = project.target.join("guided");
+        let (counts, profile) = (target.join("counts"), target.join("dtmd.profdata"));
+        Ok(Self { host, target, counts, profile })
+    }
+
+    /// Builds the server and returns its path. A target is named so that the flags are the
+    /// server's alone, and not those of build scripts and macros.
+    fn build(&self, project: &Project, flags: &str, lto: &str) -> Result<PathBuf> {
+        let status = Command::new(cargo_path())
+            .args(["build", "--quiet", "--locked", "--package", "dtmd", "--bin", "dtmd"])
+            .args(["--profile", "dist", "--target", &self.host, "--target-dir"])
+            .arg(&self.target)
+            .env("RUSTFLAGS", flags)
+            .env("CARGO_PROFILE_DIST_LTO", lto)
+            .current_dir(&project.root)
+            .status()
+            .context("cannot run cargo")?;
+        ensure!(status.success(), "the server does not build with {flags}");
+        Ok(self.target.join(&self.host).join("dist").join("dtmd"))
+    }
+
+    fn train(&self, binary: &Path) -> Result<()> {
+        if self.counts.exists() {
+            fs::remove_dir_all(&self.counts)?;
+        }
+        for arguments in TRAINING {
+            let output = Command::new(binary)
+                .arg("bench")
+                .args(arguments.split_whitespace())
+                .args(["--duration", TRAINING_SECONDS, "-o", "json"])
+                // One file for all processes of a binary, so that a long training needs no room.
+                .env("LLVM_PROFILE_FILE", self.counts.join("%4m.profraw"))
+                .stderr(Stdio::inherit())
+                .output()
+                .with_context(|| format!("cannot run {}", binary.display()))?;
+            ensure!(output.status.success(), "`dtmd bench {arguments}` failed");
+        }
+        Ok(())
+    }
+
+    fn merge(&self, merger: &Path) -> Result<()> {
+        let status = Command::new(merger)
+            .args(["merge", "-o"])
+            .arg(&self.profile)
+            .arg(&self.counts)
+            .status()
+            .with_context(|| format!("cannot run {}", merger.display()))?;
+        ensure!(status.success(), "{} cannot read the profile", merger.display());
+        Ok(())
+    }
+}
+
+/// Finds the compiler's own tool, or one that understands its format.
+fn merger(place: &Place) -> Result<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output()?;
+    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    let own = sysroot.join("lib/rustlib").join(&place.host).join("bin/llvm-profdata");
+    let own = Some(own).filter(|path| path.is_file());
+    own.or_else(|| MERGERS.iter().find_map(|name| programs::find(name))).context(
+        "a profile is read with llvm-profdata: run `rustup component add llvm-tools`, or \
+         `apt-get install llvm-19` as root",
+    )
+}
