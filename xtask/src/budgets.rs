@@ -3,6 +3,7 @@
 //! `dtmd bench` measures and judges each case by itself; here the cases are listed, run one after
 //! the other on a release build, and put together.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +23,11 @@ pub(crate) struct BudgetArgs {
     /// Also fill a store with a million transactions (B10, B11): takes minutes
     #[arg(long)]
     full: bool,
+
+    /// Also measure servers on MariaDB, PostgreSQL and Redis, several of them, and the return of a
+    /// service that many wait for (B12 to B16): takes minutes
+    #[arg(long)]
+    stores: bool,
 
     /// Measure the binary as it is released (see `cargo xtask dist`), not the release build
     #[arg(long)]
@@ -92,6 +98,15 @@ pub(crate) fn run(project: &Project, args: &BudgetArgs) -> Result<bool> {
         rows.extend(full_row(empty_rate, report["tps"].as_f64()));
         rows.extend(rows_of(RESTART.name, &measure(project, args, &RESTART)?));
     }
+    if args.stores {
+        let binary = binary(project, args);
+        for name in ["shared_stores", "fleet", "herd"] {
+            say(&format!("measuring: {name}"));
+            let example = ["run", "--quiet", "--release", "--locked", "--package", "dtmd-bench"];
+            let path = binary.to_string_lossy();
+            cargo(project, &[&example[..], &["--example", name, "--", &path]].concat())?;
+        }
+    }
     let failed = rows.iter().filter(|row| row.last().is_some_and(|met| met != "yes")).count();
     say("");
     print_table(&HEADER, &rows);
@@ -102,11 +117,15 @@ pub(crate) fn run(project: &Project, args: &BudgetArgs) -> Result<bool> {
     Ok(failed == 0)
 }
 
+/// The binary that is measured.
+fn binary(project: &Project, args: &BudgetArgs) -> PathBuf {
+    project.target.join(if args.dist { "dist" } else { "release" }).join("dtmd")
+}
+
 /// Runs one case and returns its report.
 fn measure(project: &Project, args: &BudgetArgs, case: &Case) -> Result<Value> {
     say(&format!("measuring: {}", case.name));
-    let build = if args.dist { "dist" } else { "release" };
-    let binary = project.target.join(build).join("dtmd");
+    let binary = binary(project, args);
     let mut command = Command::new(&binary);
     command.arg("bench").args(case.arguments.split_whitespace()).args(["-o", "json"]);
     command.args(["--duration", if args.quick { "2s" } else { "10s" }]);

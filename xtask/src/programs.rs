@@ -21,6 +21,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "mariadb-server", programs: &["mariadbd", "mariadb-install-db"] },
     Package { name: "postgresql", programs: &["postgres", "initdb"] },
     Package { name: "redis-server", programs: &["redis-server"] },
+    // Sets the clock of one process.
+    Package { name: "faketime", programs: &["faketime"] },
 ];
 
 /// Makes sure every program is there; installs packages when that is possible.

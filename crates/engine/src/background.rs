@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtmd_store::Claim;
+use dtmd_store::{Claim, wall};
 use tracing::{debug, info, warn};
 
 use crate::core::Core;
@@ -13,6 +13,10 @@ use crate::runner::Message;
 const CLAIM_GRACE: Duration = Duration::from_secs(1);
 /// Globals claimed at a time.
 const CLAIM_MAX: usize = 256;
+/// Globals woken at a time.
+const WAKE_MAX: usize = 1024;
+/// How long what is due waits for room before it is looked at again.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// The longest sleep of the timer loop, in case a clock is set.
 const TIMER_SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How often finished globals are cleaned up.
@@ -33,20 +37,43 @@ pub(crate) fn start(core: &Arc<Core>) {
 }
 
 async fn fire_timers(core: Arc<Core>) {
+    let mut jumped = false;
     while !core.is_closing() {
-        let (due, next) = core.timers.take_due(core.clock.now());
+        tell_of_jumps(&mut jumped);
+        let room = core.room_for_due().min(WAKE_MAX);
+        let (due, next) = core.timers.take_due(core.clock.now(), room);
         for gid in due {
             if core.send_spread(&gid, Message::Wake { claimed: None }).is_err() {
                 // Too much to do: the claimer finds it again.
                 debug!(%gid, "a wake-up was put off");
             }
         }
-        let sleep = next.map_or(TIMER_SLEEP_MAX, |at| core.clock.until(at).min(TIMER_SLEEP_MAX));
+        let mut sleep =
+            next.map_or(TIMER_SLEEP_MAX, |at| core.clock.until(at).min(TIMER_SLEEP_MAX));
+        if room == 0 {
+            sleep = sleep.max(ROOM_PAUSE);
+        }
         tokio::select! {
             () = tokio::time::sleep(sleep) => {}
             () = core.timers.earlier() => {}
         }
     }
+}
+
+/// Tells when the machine's clock was set, and when that has been made up for.
+fn tell_of_jumps(jumped: &mut bool) {
+    let seconds = wall::behind() / 1_000_000;
+    match (*jumped, seconds != 0) {
+        (false, true) => warn!(
+            seconds,
+            "the machine's clock has jumped; the server's runs a tenth faster or slower until it \
+             has caught up, so that transactions do not time out all at once. A restart takes the \
+             machine's time as it is"
+        ),
+        (true, false) => info!("the server's clock has caught up with the machine's"),
+        _ => return,
+    }
+    *jumped = !*jumped;
 }
 
 /// Takes over what is due and nobody works on: another server's after its death, ours after a
@@ -55,10 +82,10 @@ async fn claim(core: Arc<Core>) {
     // An exclusive store has no other server's globals; what it holds at the start is ours.
     let mut grace = if core.store.info().exclusive { Duration::ZERO } else { CLAIM_GRACE };
     while !core.is_closing() {
-        let room = core.options.active_max.saturating_sub(core.active_count()) / 2;
-        let limit = room.min(CLAIM_MAX);
-        let claimed = if limit > 0 { claim_once(&core, grace, limit).await } else { 0 };
-        if claimed < limit || limit == 0 {
+        let limit = core.room_for_due().min(CLAIM_MAX);
+        if limit == 0 {
+            tokio::time::sleep(ROOM_PAUSE).await;
+        } else if claim_once(&core, grace, limit).await < limit {
             grace = CLAIM_GRACE;
             tokio::time::sleep(core.options.claim_interval).await;
         } else {

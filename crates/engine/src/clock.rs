@@ -1,7 +1,7 @@
-//! The engine's time: the machine's, plus what a test clock adds.
+//! The engine's time: this process's wall clock, plus what a test clock adds.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use dtmd_protocol::{Context, Timestamp};
 
@@ -16,8 +16,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        dtmd_store::wall::now()
     }
 
     /// Returns the times a decision is made with.

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use dtmd_protocol::{Gid, Timestamp};
+use dtmd_protocol::{Gid, Mode, Request, Timestamp};
 use dtmd_store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
@@ -60,9 +60,35 @@ pub(crate) struct Core {
 /// The runners of this process: at most one a gid.
 struct Active {
     // Std mutexes: a look-up and a push each.
-    shards: Vec<Mutex<QuickMap<Gid, Inbox>>>,
+    shards: Vec<Mutex<QuickMap<Gid, Place>>>,
     hasher: hash::RandomState,
-    count: AtomicUsize,
+    /// How many there are by [`Origin`]. Counted apart, so that neither what callers begin nor what
+    /// is due can keep the other out.
+    counts: [AtomicUsize; 2],
+}
+
+/// A runner's.
+struct Place {
+    inbox: Inbox,
+    origin: Origin,
+}
+
+/// What a runner was started for.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// A request.
+    Asked,
+    /// Its global is due.
+    Due,
+}
+
+impl Origin {
+    fn of(message: &Message) -> Self {
+        match message {
+            Message::Create { .. } | Message::Request { .. } => Self::Asked,
+            Message::Wake { .. } | Message::Kick { .. } | Message::Renew => Self::Due,
+        }
+    }
 }
 
 impl Core {
@@ -97,7 +123,7 @@ impl Core {
             active: Active {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
                 hasher: hash::RandomState::default(),
-                count: AtomicUsize::new(0),
+                counts: Default::default(),
             },
             runtimes: RwLock::default(),
             next_runtime: AtomicUsize::new(0),
@@ -116,13 +142,23 @@ impl Core {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Returns how many more globals may be woken because they are due. Those that are worked on for
+    /// that reason are half as many as `active_max` at most.
+    pub(crate) fn room_for_due(&self) -> usize {
+        self.due_max().saturating_sub(self.active.count(Origin::Due))
+    }
+
+    fn due_max(&self) -> usize {
+        self.options.active_max.div_ceil(2)
+    }
+
     /// Returns whether anybody listens to the events.
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.load(Ordering::Relaxed) && self.events.receiver_count() > 0
     }
 
     pub(crate) fn active_count(&self) -> usize {
-        self.active.count.load(Ordering::Relaxed)
+        self.active.count(Origin::Asked) + self.active.count(Origin::Due)
     }
 
     pub(crate) fn is_active(&self, gid: &Gid) -> bool {
@@ -168,30 +204,31 @@ impl Core {
         let mut shard = self.active.shard(gid);
         let message = match shard.get(gid) {
             None => message,
-            Some(inbox) => match inbox.put(message) {
+            Some(place) => match place.inbox.put(message) {
                 Ok(()) => return Ok(()),
                 Err(NotTaken::Full) => {
                     return Err(EngineError::Overloaded("too many requests for one gid"));
                 }
                 // Begin anew.
                 Err(NotTaken::Closed(message)) => {
-                    shard.remove(gid);
-                    self.active.count.fetch_sub(1, Ordering::Relaxed);
+                    self.active.remove(&mut shard, gid);
                     message
                 }
             },
         };
         // What is known to exist goes before what would be new: it is what frees places again.
-        let places = match message {
-            Message::Request { .. } => self.options.active_max.saturating_mul(2),
-            _ => self.options.active_max,
+        let origin = Origin::of(&message);
+        let places = match origin {
+            Origin::Asked if is_new(&message) => self.options.active_max,
+            Origin::Asked => self.options.active_max.saturating_mul(2),
+            Origin::Due => self.due_max(),
         };
-        if self.active_count() >= places {
+        if self.active.count(origin) >= places {
             return Err(EngineError::Overloaded("too many transactions are worked on"));
         }
         let (inbox, messages) = inbox(message);
-        shard.insert(gid.clone(), inbox);
-        self.active.count.fetch_add(1, Ordering::Relaxed);
+        shard.insert(gid.clone(), Place { inbox, origin });
+        self.active.counts[origin as usize].fetch_add(1, Ordering::Relaxed);
         // Under the shard's lock, as is the setting in `retire`.
         self.timers.cancel(gid);
         drop(shard);
@@ -213,8 +250,7 @@ impl Core {
         if !messages.is_empty() {
             return false;
         }
-        shard.remove(gid);
-        self.active.count.fetch_sub(1, Ordering::Relaxed);
+        self.active.remove(&mut shard, gid);
         if let Some(at) = wake_at.filter(|_| !self.options.test_control && !self.is_closing()) {
             self.timers.set(gid.clone(), at);
         }
@@ -224,7 +260,7 @@ impl Core {
     /// Sends a message to every runner there is, if its inbox has room.
     pub(crate) fn tell_all(&self, message: impl Fn() -> Message) {
         for shard in &self.active.shards {
-            let inboxes: Vec<_> = lock(shard).values().cloned().collect();
+            let inboxes: Vec<_> = lock(shard).values().map(|place| place.inbox.clone()).collect();
             for inbox in inboxes {
                 let _ = inbox.put(message());
             }
@@ -232,8 +268,30 @@ impl Core {
     }
 }
 
+/// Whether a request probably begins something. The submit of a tcc, xa or two-phase message ends
+/// what was prepared before, though it could also stand alone.
+fn is_new(message: &Message) -> bool {
+    let Message::Create { new, otherwise, .. } = message else { return false };
+    let ends_prepared = match new.mode {
+        Mode::Tcc | Mode::Xa => true,
+        Mode::Msg { .. } => !new.query_prepared.is_empty(),
+        Mode::Saga { .. } | Mode::Workflow { .. } => false,
+    };
+    !(ends_prepared && matches!(otherwise, Request::Submit(_)))
+}
+
 impl Active {
-    fn shard(&self, gid: &Gid) -> MutexGuard<'_, QuickMap<Gid, Inbox>> {
+    fn count(&self, origin: Origin) -> usize {
+        self.counts[origin as usize].load(Ordering::Relaxed)
+    }
+
+    fn remove(&self, shard: &mut QuickMap<Gid, Place>, gid: &Gid) {
+        if let Some(place) = shard.remove(gid) {
+            self.counts[place.origin as usize].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn shard(&self, gid: &Gid) -> MutexGuard<'_, QuickMap<Gid, Place>> {
         let hash = self.hasher.hash_one(gid.as_str());
         let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
         lock(&self.shards[index])

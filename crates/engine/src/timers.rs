@@ -11,9 +11,6 @@ use crate::hash::QuickMap;
 
 /// Wake-ups kept, at most. Past that the claimer finds the due ones in the store.
 const TIMERS_MAX: usize = 1_000_000;
-/// Wake-ups handed out at a time.
-const FIRED_MAX: usize = 1024;
-
 /// The wake-ups of the globals that this server knows and does not work on.
 ///
 /// Losing one costs a delay, never a transaction: the claimer looks at the store.
@@ -74,13 +71,14 @@ impl Timers {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Takes the globals that are due, and returns when the next one is.
-    pub(crate) fn take_due(&self, now: Timestamp) -> (Vec<Gid>, Option<Timestamp>) {
+    /// Takes the globals that are due, the earliest first and `limit` at most, and returns when the
+    /// next one is.
+    pub(crate) fn take_due(&self, now: Timestamp, limit: usize) -> (Vec<Gid>, Option<Timestamp>) {
         let mut state = self.state();
         let mut due = Vec::new();
         while let Some((at, _)) = state.by_time.first()
             && *at <= now
-            && due.len() < FIRED_MAX
+            && due.len() < limit
         {
             if let Some((_, gid)) = state.by_time.pop_first() {
                 state.by_gid.remove(&gid);
@@ -126,8 +124,10 @@ mod tests {
         timers.set(gid("c"), Timestamp(30));
         timers.set(gid("a"), Timestamp(25));
         timers.cancel(&gid("c"));
-        assert_eq!(timers.take_due(Timestamp(15)), (vec![], Some(Timestamp(20))));
-        assert_eq!(timers.take_due(Timestamp(99)), (vec![gid("b"), gid("a")], None));
+        assert_eq!(timers.take_due(Timestamp(15), 9), (vec![], Some(Timestamp(20))));
+        assert_eq!(timers.take_due(Timestamp(99), 0), (vec![], Some(Timestamp(20))));
+        assert_eq!(timers.take_due(Timestamp(99), 1), (vec![gid("b")], Some(Timestamp(25))));
+        assert_eq!(timers.take_due(Timestamp(99), 9), (vec![gid("a")], None));
         assert_eq!(timers.len(), 0);
     }
 }

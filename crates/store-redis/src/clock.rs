@@ -5,7 +5,6 @@
 //! ones lying.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dtmd_protocol::Timestamp;
 
@@ -37,9 +36,7 @@ impl Clock {
 
     /// Returns this machine's time.
     pub(crate) fn now_us(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
-        now.saturating_add(self.shift_us)
+        dtmd_store::wall::now().0.saturating_add(self.shift_us)
     }
 
     /// Takes note of Redis's time, asked for between two moments of this machine.

@@ -5,7 +5,7 @@
 //! one is taken into account, and again when it has changed by as much.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use dtmd_protocol::Timestamp;
 
@@ -85,8 +85,7 @@ impl Clock {
     }
 
     fn now(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_micros()).unwrap_or(i64::MAX).saturating_add(self.ahead)
+        dtmd_store::wall::now().0.saturating_add(self.ahead)
     }
 }
 

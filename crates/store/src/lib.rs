@@ -16,6 +16,7 @@ mod error;
 mod memory;
 pub mod record;
 mod store;
+pub mod wall;
 
 pub use error::{BoxError, StoreError, WriteError};
 pub use memory::MemoryStore;

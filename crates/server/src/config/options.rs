@@ -374,8 +374,9 @@ pub const OPTIONS: &[OptionSpec] = &[
         "ActiveMax",
         Kind::Integer,
         "50000",
-        "The most transactions worked on at a time; those that only wait for a time do not count. \
-         Requests past it are answered 503.",
+        "The most transactions worked on at a time because callers asked for it; those that only \
+         wait for a time do not count. Requests past it are answered 503. Half as many more are \
+         worked on because they are due.",
     ),
     ours(
         "HeaderTimeout",
