@@ -1,13 +1,16 @@
-//! The engine's time: this process's wall clock, plus what a test clock adds.
+//! The engine's time: its environment's, plus what a test clock adds.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use dtmd_protocol::{Context, Timestamp};
 
+use crate::environment::Environment;
+
 /// Tells the time. Offsets are zero but under a test clock (design.md section 9).
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
+    environment: Environment,
     /// Added to "now" for ages and timeouts, in microseconds.
     age_forward: AtomicI64,
     /// Added to "now" for picking what is due, and for the age in a message's delay.
@@ -15,8 +18,15 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    pub(crate) fn new(environment: Environment) -> Self {
+        Self { environment, ..Self::default() }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
-        dtmd_store::wall::now()
+        match &self.environment {
+            Environment::Machine => dtmd_store::wall::now(),
+            Environment::Simulation(now) => now(),
+        }
     }
 
     /// Returns the times a decision is made with.

@@ -7,6 +7,8 @@
 //!
 //! A store that has nothing to wait for takes each change where it arises, instead.
 //!
+//! In a simulation the store's thread is a task; it does the same, in the same order.
+//!
 //! A lazy change does not ask for a flush; it rides in the next one, which comes within
 //! [`LAZY_WAIT`] at the latest.
 
@@ -15,13 +17,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dtmd_store::{Store, StoreError, Write, WriteError};
 use futures_util::future::BoxFuture;
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info};
 
+use crate::environment::Environment;
 use crate::metrics::Metrics;
 
 /// How long a lazy change waits for a forced one to ride with.
@@ -65,13 +70,18 @@ pub(crate) struct Committer {
 struct Shared {
     store: Arc<dyn Store>,
     queue: Mutex<Queue>,
-    /// Wakes the store's thread.
-    filled: Condvar,
+    filled: Filled,
     /// Never gets shorter.
     lanes: Mutex<Vec<Arc<LaneInbox>>>,
     /// False from a failed commit, or an unanswered question, until the store answers again.
     healthy: AtomicBool,
     metrics: Arc<Metrics>,
+}
+
+/// Wakes the store's thread, or its task.
+enum Filled {
+    Thread(Condvar),
+    Task(Notify),
 }
 
 #[derive(Default)]
@@ -131,23 +141,37 @@ thread_local! {
 }
 
 impl Committer {
-    /// Starts the store's thread.
+    /// Starts the store's thread; in a simulation a task of the current runtime.
     ///
     /// # Errors
     ///
     /// When the operating system gives no thread.
-    pub(crate) fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        environment: &Environment,
+    ) -> std::io::Result<Self> {
+        let filled = match environment {
+            Environment::Machine => Filled::Thread(Condvar::new()),
+            Environment::Simulation(_) => Filled::Task(Notify::new()),
+        };
         let shared = Arc::new(Shared {
             store,
             queue: Mutex::default(),
-            filled: Condvar::new(),
+            filled,
             lanes: Mutex::default(),
             healthy: AtomicBool::new(true),
             metrics,
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let worker = Worker { shared: shared.clone(), runtime, ping_at: None };
-        std::thread::Builder::new().name("dtmd-store".to_owned()).spawn(move || worker.run())?;
+        let worker = Worker { shared: shared.clone(), ping_at: None };
+        match environment {
+            Environment::Machine => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let thread = std::thread::Builder::new().name("dtmd-store".to_owned());
+                thread.spawn(move || worker.run_on(runtime))?;
+            }
+            Environment::Simulation(_) => drop(tokio::spawn(worker.run_as_task())),
+        }
         Ok(Self { shared })
     }
 
@@ -310,7 +334,10 @@ impl Shared {
         let sleeping = queue.sleeping;
         drop(queue);
         if sleeping {
-            self.filled.notify_one();
+            match &self.filled {
+                Filled::Thread(filled) => filled.notify_one(),
+                Filled::Task(filled) => filled.notify_one(),
+            }
         }
     }
 }
@@ -347,10 +374,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The store's thread.
+/// What the store's thread, or its task, works with.
 struct Worker {
     shared: Arc<Shared>,
-    runtime: tokio::runtime::Runtime,
     /// Set while the store is unavailable: when to ask it again.
     ping_at: Option<Instant>,
 }
@@ -374,15 +400,28 @@ enum Work {
 }
 
 impl Worker {
-    fn run(mut self) {
+    fn run_on(mut self, runtime: Runtime) {
         loop {
-            match self.next_work() {
-                Work::Job(job) => self.runtime.block_on(job(&*self.shared.store)),
-                Work::Batch(batch) => self.commit(batch),
-                Work::Ping => self.ask_whether_it_is_there(),
+            match self.wait_for_work() {
                 Work::Stop => break,
+                work => runtime.block_on(self.work(work)),
             }
         }
+        drop(runtime);
+        self.finish();
+    }
+
+    async fn run_as_task(mut self) {
+        loop {
+            match self.work_that_comes().await {
+                Work::Stop => break,
+                work => self.work(work).await,
+            }
+        }
+        self.finish();
+    }
+
+    fn finish(self) {
         let ended = self.shared.end();
         drop(self);
         if let Some(ended) = ended {
@@ -390,29 +429,46 @@ impl Worker {
         }
     }
 
-    fn next_work(&self) -> Work {
+    async fn work(&mut self, work: Work) {
+        match work {
+            Work::Job(job) => job(&*self.shared.store).await,
+            Work::Batch(batch) => self.commit(batch).await,
+            Work::Ping => self.ask_whether_it_is_there().await,
+            Work::Stop => {}
+        }
+    }
+
+    /// Returns what to do now; if that is nothing, until when to wait for it.
+    fn next_work(&self, queue: &mut Queue) -> Result<Work, Option<Instant>> {
+        if let Some(job) = queue.jobs.pop_front() {
+            return Ok(Work::Job(job));
+        }
+        let now = Instant::now();
+        if let Some(batch) = queue.take_batch(now) {
+            return Ok(Work::Batch(batch));
+        }
+        if queue.stopping {
+            queue.stopped = true;
+            return Ok(Work::Stop);
+        }
+        if std::mem::take(&mut queue.doubted) || self.ping_at.is_some_and(|at| at <= now) {
+            return Ok(Work::Ping);
+        }
+        Err([queue.lazy_until, self.ping_at].into_iter().flatten().min())
+    }
+
+    fn wait_for_work(&self) -> Work {
         let mut queue = self.shared.queue();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                return Work::Job(job);
-            }
-            let now = Instant::now();
-            if let Some(batch) = queue.take_batch(now) {
-                return Work::Batch(batch);
-            }
-            if queue.stopping {
-                queue.stopped = true;
-                return Work::Stop;
-            }
-            if std::mem::take(&mut queue.doubted) || self.ping_at.is_some_and(|at| at <= now) {
-                return Work::Ping;
-            }
-            let until = [queue.lazy_until, self.ping_at].into_iter().flatten().min();
+            let until = match self.next_work(&mut queue) {
+                Ok(work) => return work,
+                Err(until) => until,
+            };
+            let Filled::Thread(filled) = &self.shared.filled else { return Work::Stop };
             queue.sleeping = true;
-            let filled = &self.shared.filled;
             queue = match until {
                 Some(until) => {
-                    let wait = until.saturating_duration_since(now);
+                    let wait = until.saturating_duration_since(Instant::now());
                     let result = filled.wait_timeout(queue, wait);
                     result.unwrap_or_else(PoisonError::into_inner).0
                 }
@@ -422,7 +478,29 @@ impl Worker {
         }
     }
 
-    fn commit(&mut self, batch: Vec<Pending>) {
+    async fn work_that_comes(&self) -> Work {
+        let Filled::Task(filled) = &self.shared.filled else { return Work::Stop };
+        loop {
+            let until = {
+                let mut queue = self.shared.queue();
+                match self.next_work(&mut queue) {
+                    Ok(work) => return work,
+                    Err(until) => {
+                        queue.sleeping = true;
+                        until
+                    }
+                }
+            };
+            // What is notified from here on is kept for the wait.
+            match until {
+                Some(until) => drop(timeout_at(until, filled.notified()).await),
+                None => filled.notified().await,
+            }
+            self.shared.queue().sleeping = false;
+        }
+    }
+
+    async fn commit(&mut self, batch: Vec<Pending>) {
         let forced = batch.iter().filter(|pending| pending.forced).count();
         let (writes, ackers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|pending| (pending.write, (pending.acker, pending.lane))).unzip();
@@ -433,7 +511,7 @@ impl Worker {
         }
         let begun = Instant::now();
         dtmd_failpoint::hit("commit-begins");
-        let result = self.runtime.block_on(self.shared.store.commit(&writes));
+        let result = self.shared.store.commit(&writes).await;
         dtmd_failpoint::hit("commit-done");
         self.shared.metrics.flushed(writes.len(), forced, begun.elapsed());
         let results: Vec<Result<(), CommitError>> = match result {
@@ -469,9 +547,9 @@ impl Worker {
         self.ping_at = Some(Instant::now() + PING_EVERY);
     }
 
-    fn ask_whether_it_is_there(&mut self) {
+    async fn ask_whether_it_is_there(&mut self) {
         let was_away = self.ping_at.is_some();
-        match self.runtime.block_on(self.shared.store.ping()) {
+        match self.shared.store.ping().await {
             Ok(()) if was_away => {
                 info!("the store answers again");
                 self.ping_at = None;
@@ -482,7 +560,10 @@ impl Worker {
                 if was_away {
                     debug!(error = %failure, "the store is still unavailable");
                 } else {
-                    error!(error = %failure, "the store is away; nothing is accepted until it answers again");
+                    error!(
+                        error = %failure,
+                        "the store is away; nothing is accepted until it answers again"
+                    );
                 }
                 self.is_away();
             }

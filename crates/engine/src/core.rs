@@ -100,13 +100,14 @@ impl Core {
         metrics: Arc<Metrics>,
     ) -> Self {
         let exclusive = store.info().exclusive;
+        let clock = Clock::new(options.environment.clone());
         Self {
             destinations: Destinations::new(options.destinations.clone()),
             options,
             store,
             committer,
             caller,
-            clock: Clock::default(),
+            clock,
             timers: Timers::default(),
             metrics,
             events: broadcast::channel(EVENTS_MAX).0,

@@ -46,8 +46,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the store's thread. Timers and the claimer start with the first
-    /// [`Engine::register_runtime`].
+    /// Starts the store's thread, in a simulation its task. Timers and the claimer start with the
+    /// first [`Engine::register_runtime`].
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Engine {
         options: EngineOptions,
     ) -> std::io::Result<Self> {
         let metrics = Arc::new(Metrics::new());
-        let committer = Committer::start(store.clone(), metrics.clone())?;
+        let committer = Committer::start(store.clone(), metrics.clone(), &options.environment)?;
         let test_control = options.test_control;
         let core = Arc::new(Core::new(options, store, committer, caller, metrics));
         let test = test_control.then(|| TestControl::new(core.clone()));

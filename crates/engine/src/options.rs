@@ -5,6 +5,7 @@ use std::time::Duration;
 use dtmd_protocol::{Limits, Policy};
 
 use crate::destinations::DestinationLimits;
+use crate::environment::Environment;
 
 /// The engine's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct EngineOptions {
     pub keep_finished: Option<Duration>,
     /// Time is driven from outside (design.md section 9): no timers, no claimer.
     pub test_control: bool,
+    /// What the engine runs in.
+    pub environment: Environment,
 }
 
 impl Default for EngineOptions {
@@ -38,6 +41,7 @@ impl Default for EngineOptions {
             wait_max: Duration::from_secs(60),
             keep_finished: Some(Duration::from_secs(7 * 24 * 3600)),
             test_control: false,
+            environment: Environment::Machine,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The calls of one global: when they are made, and how their answers become state.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dtmd_protocol::{Call, Global, GlobalStatus, Input, Outcome, Target, Timestamp, step, url};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::Runner;
