@@ -19,7 +19,7 @@ mod reading;
 mod sockets;
 
 use dtmd_engine::Engine;
-use tokio::net::TcpListener;
+use dtmd_transport::socket::Listener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::transport::Server;
@@ -45,8 +45,8 @@ pub const CONCURRENT: &str = "dtm-concurrent";
 ///
 /// Runs on the calling runtime, current-thread or not. At shutdown connections are told to go away,
 /// and running requests may end, for [`GrpcOptions::drain`] at most.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve<L: Listener>(
+    listener: L,
     engine: Engine,
     options: GrpcOptions,
     shutdown: watch::Receiver<bool>,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dtmd_transport::socket::{Listener, Socket};
 use futures_util::stream::{Stream, unfold};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tonic::transport::server::Connected;
@@ -18,15 +18,15 @@ use tracing::{debug, warn};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An accepted connection; counts until it is dropped.
-pub(super) struct Accepted {
-    stream: TcpStream,
+pub(super) struct Accepted<S> {
+    socket: S,
     /// Until the first byte: whoever only connects must not hold a place for long.
     hello: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
-struct Acceptor {
-    listener: TcpListener,
+struct Acceptor<L> {
+    listener: L,
     permits: Arc<Semaphore>,
     hello_deadline: Duration,
     is_full: bool,
@@ -35,11 +35,11 @@ struct Acceptor {
 
 /// Returns the connections of a listener, at most so many at a time. Those past it are closed at
 /// once: their clients try another server, or wait and try again.
-pub(super) fn incoming(
-    listener: TcpListener,
+pub(super) fn incoming<L: Listener>(
+    listener: L,
     connections_max: usize,
     hello_deadline: Duration,
-) -> impl Stream<Item = io::Result<Accepted>> {
+) -> impl Stream<Item = io::Result<Accepted<L::Socket>>> {
     let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     let acceptor =
         Acceptor { listener, permits, hello_deadline, is_full: false, is_failing: false };
@@ -49,13 +49,13 @@ pub(super) fn incoming(
     })
 }
 
-impl Acceptor {
-    async fn next(&mut self) -> Accepted {
+impl<L: Listener> Acceptor<L> {
+    async fn next(&mut self) -> Accepted<L::Socket> {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok(socket) => {
                     self.is_failing = false;
-                    if let Some(accepted) = self.admit(stream) {
+                    if let Some(accepted) = self.admit(socket) {
                         return accepted;
                     }
                 }
@@ -71,7 +71,7 @@ impl Acceptor {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream) -> Option<Accepted> {
+    fn admit(&mut self, socket: L::Socket) -> Option<Accepted<L::Socket>> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             if !self.is_full {
                 warn!("the limit of gRPC connections is reached; new ones are closed");
@@ -80,12 +80,12 @@ impl Acceptor {
             return None;
         };
         self.is_full = false;
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = socket.set_nodelay() {
             debug!(%error, "a connection was gone when it was accepted");
             return None;
         }
         let hello = Some(Box::pin(sleep(self.hello_deadline)));
-        Some(Accepted { stream, hello, _permit: permit })
+        Some(Accepted { socket, hello, _permit: permit })
     }
 }
 
@@ -100,19 +100,19 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-impl Connected for Accepted {
+impl<S> Connected for Accepted<S> {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
 }
 
-impl AsyncRead for Accepted {
+impl<S: Socket> AsyncRead for Accepted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         if read.is_ready() {
             self.hello = None;
         } else if let Some(hello) = &mut self.hello
@@ -124,13 +124,13 @@ impl AsyncRead for Accepted {
     }
 }
 
-impl AsyncWrite for Accepted {
+impl<S: Socket> AsyncWrite for Accepted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -138,18 +138,18 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -119,16 +119,19 @@ impl Balancer {
             return Ok(addresses.clone());
         }
         // Whoever is first asks, the others wait; a failure is not remembered.
-        let addresses = cell.get_or_try_init(|| self.ask()).await?.clone();
+        let addresses = cell.get_or_try_init(|| self.ask(connector)).await?.clone();
         self.lock().slots.retain(|slot| addresses.contains(&slot.address));
         Ok(addresses)
     }
 
-    async fn ask(&self) -> Result<Arc<[SocketAddr]>, CallError> {
+    async fn ask(&self, connector: &Connector) -> Result<Arc<[SocketAddr]>, CallError> {
         let (lookup, place) = (self.lookup.clone(), self.place.clone());
-        let asked = tokio::task::spawn_blocking(move || lookup(&place.host, place.port));
+        let asked = match &connector.network {
+            Some(network) => Ok(network.lookup(&place.host, place.port)),
+            None => tokio::task::spawn_blocking(move || lookup(&place.host, place.port)).await,
+        };
         let host = &self.place.host;
-        let found = match asked.await {
+        let found = match asked {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => {
                 return Err(CallError::unreachable(format!("resolve {host}: no such host")));

@@ -1,10 +1,12 @@
 //! Which caller a URL is for (spec 02 §4.1).
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use dtmd_engine::{Answer, BranchCall, BranchCaller};
 use dtmd_protocol::{CallProtocol, Scheme};
 use dtmd_transport::outbound::{HttpCaller, OutboundOptions};
+use dtmd_transport::socket::Network;
 
 use super::GrpcCaller;
 
@@ -19,6 +21,14 @@ impl Callers {
     /// Returns callers without any connection yet.
     pub fn new(options: OutboundOptions) -> Self {
         Self { http: HttpCaller::new(options.clone()), grpc: GrpcCaller::new(options) }
+    }
+
+    /// Returns callers in a simulation; there is no TLS in it.
+    pub fn simulated(options: OutboundOptions, network: Arc<dyn Network>) -> Self {
+        Self {
+            http: HttpCaller::simulated(options.clone(), network.clone()),
+            grpc: GrpcCaller::simulated(options, network),
+        }
     }
 
     /// Reads the certificates that services behind TLS are verified with; done at the first such

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtmd_transport::outbound::{OutboundOptions, check_egress};
+use dtmd_transport::socket::Network;
 use http_body_util::Full;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -126,13 +127,20 @@ impl Connection {
 /// Opens connections, a bounded number.
 pub(super) struct Connector {
     options: OutboundOptions,
+    /// A simulation's network; usually the machine's is used.
+    pub(super) network: Option<Arc<dyn Network>>,
     tls: OnceLock<Result<Arc<ClientConfig>, String>>,
     open: Arc<AtomicUsize>,
 }
 
 impl Connector {
     pub(super) fn new(options: OutboundOptions) -> Self {
-        Self { options, tls: OnceLock::new(), open: Arc::default() }
+        Self { options, network: None, tls: OnceLock::new(), open: Arc::default() }
+    }
+
+    /// Has it use a simulation's network.
+    pub(super) fn over(self, network: Arc<dyn Network>) -> Self {
+        Self { network: Some(network), ..self }
     }
 
     pub(super) fn options(&self) -> &OutboundOptions {
@@ -161,6 +169,13 @@ impl Connector {
         let failed = |why: &dyn std::fmt::Display| {
             CallError::unreachable(format!("connect to {place}: {why}"))
         };
+        if let Some(network) = &self.network {
+            if place.tls {
+                return Err(CallError::declined("no TLS in a simulation".to_owned()));
+            }
+            let stream = network.connect(address).await.map_err(|error| failed(&error.kind()))?;
+            return self.shake_hands(place, stream, permit).await;
+        }
         let tcp = TcpStream::connect(address).await.map_err(|error| failed(&error.kind()))?;
         // Requests are small and written at once; waiting to fill a segment only delays them.
         let _ = tcp.set_nodelay(true);

@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use dtmd_engine::{Answer, BranchCall, BranchCaller};
 use dtmd_protocol::{CallProtocol, Outcome, Scheme};
 use dtmd_transport::outbound::OutboundOptions;
+use dtmd_transport::socket::Network;
 use dtmd_wire::outcome::clean;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -78,6 +79,12 @@ impl GrpcCaller {
     /// Of the options, those about HTTP's answers have no meaning here.
     pub fn new(options: OutboundOptions) -> Self {
         Self::with_lookup(options, system_lookup())
+    }
+
+    /// Returns a caller in a simulation; there is no TLS in it.
+    pub fn simulated(options: OutboundOptions, network: Arc<dyn Network>) -> Self {
+        let connector = Connector::new(options).over(network);
+        Self { connector, lookup: system_lookup(), known: Mutex::default() }
     }
 
     fn with_lookup(options: OutboundOptions, lookup: Lookup) -> Self {

@@ -1,16 +1,16 @@
 //! The accept loop: connections in, deadlines kept, a graceful end.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::connection::{self, CoarseClock, ConnectionLimits, Handler, Watch};
+use crate::socket::{Listener, Socket};
 
 /// How long to wait after an accept that failed for want of file descriptors or memory. Short:
 /// meanwhile nobody looks at the deadlines that would free some.
@@ -23,8 +23,8 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"message\":\"too many connections; close idle ones or try again\"}";
 
 /// Accepts and serves until `shutdown` is true or its sender is gone.
-pub(super) async fn run<H: Handler>(
-    listener: TcpListener,
+pub(super) async fn run<L: Listener, H: Handler>(
+    mut listener: L,
     handler: Arc<H>,
     limits: ConnectionLimits,
     mut shutdown: watch::Receiver<bool>,
@@ -39,9 +39,9 @@ pub(super) async fn run<H: Handler>(
             () = stopped(&mut shutdown) => break,
             _ = tick.tick() => connections.look(),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok(socket) => {
                     is_failing = false;
-                    connections.add(stream, &handler);
+                    connections.add(socket, &handler);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -96,7 +96,7 @@ impl Connections {
         }
     }
 
-    fn add<H: Handler>(&mut self, stream: TcpStream, handler: &Arc<H>) {
+    fn add<S: Socket, H: Handler>(&mut self, socket: S, handler: &Arc<H>) {
         if self.tasks.len() >= self.limits.connections_max {
             self.reap();
         }
@@ -106,16 +106,16 @@ impl Connections {
                 warn!(max, "the limit of connections is reached; new ones are refused");
             }
             self.is_full = true;
-            return refuse(stream);
+            return socket.write_last(TOO_MANY);
         }
         self.is_full = false;
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = socket.set_nodelay() {
             debug!(%error, "a connection was gone when it was accepted");
             return;
         }
         let watch = Arc::new(Watch::new(self.clock.clone()));
         self.watches.push(Arc::downgrade(&watch));
-        self.tasks.spawn(connection::run(stream, handler.clone(), self.limits, watch));
+        self.tasks.spawn(connection::run(socket, handler.clone(), self.limits, watch));
     }
 
     /// Ends the connections that are overdue, and forgets those that have ended.
@@ -161,13 +161,5 @@ impl Connections {
             }
         }
         self.tasks.shutdown().await;
-    }
-}
-
-/// Tells a connection past the limit so, without waiting for it.
-fn refuse(stream: TcpStream) {
-    // What it cannot be told at once it is not told: the close says enough.
-    if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write(TOO_MANY);
     }
 }

@@ -25,10 +25,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tracing::{debug, error};
 
 use super::reply::Reply;
+use crate::socket::Socket;
 
 /// Bytes read ahead of a body, and at a time of it.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -185,13 +185,13 @@ impl Watch {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn run<H: Handler>(
-    stream: TcpStream,
+pub(super) async fn run<S: Socket, H: Handler>(
+    socket: S,
     handler: Arc<H>,
     limits: ConnectionLimits,
     watch: Arc<Watch>,
 ) {
-    let io = TokioIo::new(WatchedStream { stream, watch: watch.clone() });
+    let io = TokioIo::new(WatchedSocket { socket, watch: watch.clone() });
     let service = {
         let watch = watch.clone();
         service_fn(move |request| {
@@ -293,12 +293,12 @@ async fn read_body(mut body: Incoming, max: usize) -> Result<Bytes, BodyError> {
 }
 
 /// A socket that tells the watch what it sees.
-struct WatchedStream {
-    stream: TcpStream,
+struct WatchedSocket<S> {
+    socket: S,
     watch: Arc<Watch>,
 }
 
-impl WatchedStream {
+impl<S> WatchedSocket<S> {
     fn wrote<T>(&self, poll: Poll<T>) -> Poll<T> {
         let blocked = &self.watch.write_blocked_since;
         let was_blocked = blocked.load(Ordering::Relaxed) != 0;
@@ -311,14 +311,14 @@ impl WatchedStream {
     }
 }
 
-impl AsyncRead for WatchedStream {
+impl<S: Socket> AsyncRead for WatchedSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let poll = Pin::new(&mut self.socket).poll_read(cx, buf);
         if buf.filled().len() > before && self.watch.is_in(Phase::Idle) {
             self.watch.enter(Phase::Head);
         }
@@ -326,13 +326,13 @@ impl AsyncRead for WatchedStream {
     }
 }
 
-impl AsyncWrite for WatchedStream {
+impl<S: Socket> AsyncWrite for WatchedSocket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let poll = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.wrote(poll)
     }
 
@@ -341,19 +341,19 @@ impl AsyncWrite for WatchedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let poll = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         self.wrote(poll)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -30,7 +30,6 @@ mod trace;
 use std::sync::Arc;
 
 use dtmd_engine::Engine;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use bind::bind;
@@ -40,12 +39,14 @@ pub use spans::{EndedRequest, RequestSpan, RequestSpans, SpanHook};
 pub use test_control::{ConfigChange, Configure, serve_test_control};
 pub use trace::TraceContext;
 
-/// Serves the API on a listener until `shutdown` holds true or its sender is gone.
+use crate::socket::Listener;
+
+/// Serves the API on a listener, TCP's or a simulation's, until `shutdown` holds true or its sender is gone.
 ///
 /// Runs on the calling runtime, current-thread or not. At shutdown it stops accepting, closes idle
 /// connections and lets running requests end, for [`InboundOptions::drain`] at most.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve<L: Listener>(
+    listener: L,
     engine: Engine,
     options: InboundOptions,
     shutdown: watch::Receiver<bool>,

@@ -18,6 +18,7 @@ use super::egress::check_egress;
 use super::options::OutboundOptions;
 use super::resolve::{ResolveError, Resolver};
 use super::target::{Host, Target};
+use crate::socket::Network;
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ impl CallError {
 /// Opens connections, a bounded number.
 pub(super) struct Connector {
     resolver: Resolver,
+    /// A simulation's network; usually the machine's is used.
+    network: Option<Arc<dyn Network>>,
     tls: OnceLock<Result<Arc<ClientConfig>, String>>,
     open: Arc<AtomicUsize>,
 }
@@ -50,7 +53,12 @@ pub(super) struct Connector {
 impl Connector {
     /// Returns a connector that resolves by `resolver`.
     pub(super) fn new(resolver: Resolver) -> Self {
-        Self { resolver, tls: OnceLock::new(), open: Arc::default() }
+        Self { resolver, network: None, tls: OnceLock::new(), open: Arc::default() }
+    }
+
+    /// Has it use a simulation's network.
+    pub(super) fn over(self, network: Arc<dyn Network>) -> Self {
+        Self { network: Some(network), ..self }
     }
 
     /// Opens a connection to where a URL points.
@@ -81,10 +89,12 @@ impl Connector {
         options: &OutboundOptions,
         permit: OpenPermit,
     ) -> Result<Connection, CallError> {
-        let tcp = self.open_tcp(target, options).await?;
-        if !target.tls {
-            return Ok(Connection::new(Stream::Tcp(tcp), permit));
-        }
+        let stream = self.open_plain(target, options).await?;
+        let tcp = match stream {
+            Stream::Tcp(tcp) if target.tls => tcp,
+            plain if !target.tls => return Ok(Connection::new(plain, permit)),
+            _ => return Err(CallError::declined("no TLS in a simulation".to_owned())),
+        };
         let failed = |why: &dyn std::fmt::Display| {
             CallError::unreachable(format!("TLS with {}: {why}", target.place()))
         };
@@ -99,13 +109,13 @@ impl Connector {
         Ok(Connection::new(Stream::Tls(Box::new(tls)), permit))
     }
 
-    async fn open_tcp(
+    async fn open_plain(
         &self,
         target: &Target,
         options: &OutboundOptions,
-    ) -> Result<TcpStream, CallError> {
+    ) -> Result<Stream, CallError> {
         let name = match &target.host {
-            Host::Address(ip) => return connect_checked(*ip, target.port).await,
+            Host::Address(ip) => return self.connect_checked(*ip, target.port).await,
             Host::Name(name) => name,
         };
         let addresses =
@@ -117,7 +127,7 @@ impl Connector {
         let share = options.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         let mut last = None;
         for address in addresses.iter() {
-            match timeout(share, connect_checked(address.ip(), address.port())).await {
+            match timeout(share, self.connect_checked(address.ip(), address.port())).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = Some(error),
                 Err(_) => {}
@@ -130,6 +140,22 @@ impl Connector {
                 options.connect_timeout.as_millis()
             ))
         }))
+    }
+
+    /// Connects to an address: the only place where this crate does, after the check.
+    async fn connect_checked(&self, ip: IpAddr, port: u16) -> Result<Stream, CallError> {
+        let address = SocketAddr::new(ip, port);
+        check_egress(address).map_err(|refused| CallError::declined(refused.to_string()))?;
+        let failed = |error: io::Error| {
+            CallError::unreachable(format!("connect to {address}: {}", words_of(&error)))
+        };
+        if let Some(network) = &self.network {
+            return network.connect(address).await.map(Stream::Simulated).map_err(failed);
+        }
+        let stream = TcpStream::connect(address).await.map_err(failed)?;
+        // Requests are small and written at once; waiting to fill a segment only delays them.
+        let _ = stream.set_nodelay(true);
+        Ok(Stream::Tcp(stream))
     }
 
     /// Returns what TLS connections are made with; reads the certificates when first called.
@@ -149,19 +175,6 @@ impl Connector {
     pub(super) fn open_count(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
-}
-
-/// Connects to an address: the only place where this crate does, after the check.
-async fn connect_checked(ip: IpAddr, port: u16) -> Result<TcpStream, CallError> {
-    let address = SocketAddr::new(ip, port);
-    check_egress(address).map_err(|refused| CallError::declined(refused.to_string()))?;
-    let connected = TcpStream::connect(address).await;
-    let stream = connected.map_err(|error| {
-        CallError::unreachable(format!("connect to {address}: {}", words_of(&error)))
-    })?;
-    // Requests are small and written at once; waiting to fill a segment only delays them.
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
 }
 
 /// Returns an I/O error without its number, which means nothing to most readers.

@@ -6,15 +6,15 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
-
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::answer::{Answered, NotHttp, Reader};
 use super::connect::OpenPermit;
+use crate::socket;
 
 /// What is read at a time, at first; answers that fill it get more.
 const INPUT_BYTES: usize = 2 << 10;
@@ -38,6 +38,8 @@ pub(super) struct Connection {
 pub(super) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// In a simulation only.
+    Simulated(Box<dyn socket::Stream>),
 }
 
 /// Why there is no answer.
@@ -195,6 +197,7 @@ impl Stream {
         match self {
             Self::Tcp(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Simulated(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -206,6 +209,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Simulated(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 
@@ -213,6 +217,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Simulated(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 }

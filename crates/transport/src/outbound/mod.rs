@@ -45,6 +45,8 @@ use request::{http_request, jsonrpc_request};
 use resolve::Resolver;
 use target::Target;
 
+use crate::socket::Network;
+
 /// Calls `http` and `https` branches.
 ///
 /// Connections are kept per thread: a runtime per core, as the server has, never shares one.
@@ -68,6 +70,13 @@ impl HttpCaller {
     pub fn new(options: OutboundOptions) -> Self {
         let resolver = Resolver::new(options.resolve_cache);
         Self::with_resolver(options, resolver)
+    }
+
+    /// Returns a caller in a simulation; there is no TLS in it.
+    pub fn simulated(options: OutboundOptions, network: Arc<dyn Network>) -> Self {
+        let resolver = Resolver::simulated(options.resolve_cache, network.clone());
+        let connector = Connector::new(resolver).over(network);
+        Self { options, connector, pool: Arc::new(PoolKey) }
     }
 
     fn with_resolver(options: OutboundOptions, resolver: Resolver) -> Self {

@@ -11,12 +11,12 @@ use std::collections::HashMap;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 // Quicker than the standard library's, and seeded at random: URLs come from outside.
 use foldhash::fast::RandomState;
 use tokio::runtime;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::connection::Connection;
 use super::options::OutboundOptions;
@@ -207,8 +207,8 @@ fn poll_alarm(
         };
         // Never sooner than timers can tell apart, or the task would spin.
         let at = (oldest + timeout).max(Instant::now() + Duration::from_millis(1));
-        if alarm.deadline().into_std() < at {
-            alarm.as_mut().reset(at.into());
+        if alarm.deadline() < at {
+            alarm.as_mut().reset(at);
         }
         if alarm.as_mut().poll(cx).is_pending() {
             return Poll::Pending;

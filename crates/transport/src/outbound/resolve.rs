@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 
 use super::egress::check_egress;
+use crate::socket::Network;
 
 /// Names remembered at once.
 const NAMES_MAX: usize = 1024;
@@ -17,7 +19,7 @@ const LOOKUPS_MAX: usize = 32;
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// Asks the system for a name's addresses; blocks.
+/// Asks for a name's addresses; blocks, if it is the system that is asked.
 pub(super) type Lookup = Arc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 type Addresses = Arc<[SocketAddr]>;
@@ -25,6 +27,8 @@ type Addresses = Arc<[SocketAddr]>;
 /// Resolves names, remembers the answers briefly, and asks once for callers that come together.
 pub(super) struct Resolver {
     lookup: Lookup,
+    /// It does not, and may be called where it is needed.
+    answers_at_once: bool,
     keep: Duration,
     names: Mutex<HashMap<(Arc<str>, u16), Remembered>>,
     permits: Arc<Semaphore>,
@@ -46,7 +50,13 @@ impl Resolver {
     /// Returns a resolver that asks `lookup`.
     pub(super) fn with_lookup(keep: Duration, lookup: Lookup) -> Self {
         let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
-        Self { lookup, keep, names: Mutex::default(), permits }
+        Self { lookup, answers_at_once: false, keep, names: Mutex::default(), permits }
+    }
+
+    /// Returns a resolver that asks a simulation.
+    pub(super) fn simulated(keep: Duration, network: Arc<dyn Network>) -> Self {
+        let lookup = move |host: &str, port: u16| network.lookup(host, port);
+        Self { answers_at_once: true, ..Self::with_lookup(keep, Arc::new(lookup)) }
     }
 
     /// Returns the addresses of a name that may be called, at least one.
@@ -90,6 +100,11 @@ impl Resolver {
     async fn ask(&self, host: Arc<str>, port: u16) -> Result<Addresses, ResolveError> {
         let closed = |_| ResolveError::Failed(format!("resolve {host}: the server is stopping"));
         let permit = self.permits.clone().acquire_owned().await.map_err(closed)?;
+        if self.answers_at_once {
+            let found = (self.lookup)(&host, port);
+            let found = found.map_err(|_| no_such(&host))?;
+            return check_addresses(&host, &found);
+        }
         let lookup = self.lookup.clone();
         let name = host.clone();
         let asked = tokio::task::spawn_blocking(move || {
@@ -99,9 +114,7 @@ impl Resolver {
         });
         let found = match asked.await {
             Ok(Ok(found)) => found,
-            Ok(Err(_)) => {
-                return Err(ResolveError::Failed(format!("resolve {host}: no such host")));
-            }
+            Ok(Err(_)) => return Err(no_such(&host)),
             Err(_) => {
                 return Err(ResolveError::Failed(format!("resolve {host}: the lookup broke off")));
             }
@@ -117,6 +130,10 @@ pub(super) enum ResolveError {
     Failed(String),
     /// It has, but none that may be called.
     Refused(String),
+}
+
+fn no_such(host: &str) -> ResolveError {
+    ResolveError::Failed(format!("resolve {host}: no such host"))
 }
 
 fn check_addresses(host: &str, found: &[SocketAddr]) -> Result<Addresses, ResolveError> {
