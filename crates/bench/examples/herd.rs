@@ -36,7 +36,7 @@ const SERVICE_TIME: Duration = Duration::from_millis(5);
 /// Applications that submit.
 const CLIENTS: usize = 64;
 /// The longest that all may take to end.
-const DRAIN_MAX: Duration = Duration::from_secs(600);
+const DRAIN_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Default)]
 struct Service {

@@ -16,8 +16,11 @@ use crate::keys::tie_of;
 use crate::shared::{Shared, global_of};
 
 const DOING: &str = "listing";
-/// So many steps are made for one page; a page may then be short, and its position goes on.
-const STEPS_MAX: usize = 200;
+/// So many steps are made for one page; a page may then be short, or empty, and its position goes on.
+const STEPS_MAX: usize = 10;
+/// By how much a global may have arrived, by Redis's clock, before it was created by its server's, in
+/// microseconds: more than any clock is wrong.
+const AHEAD_MAX: i64 = 24 * 3600 * 1_000_000;
 /// Entries to look at in one step, where most may be left out.
 const FILTERED_STEP: usize = 2000;
 /// Records that are read at once.
@@ -135,7 +138,10 @@ async fn next_step(
         // rather than all that follow.
         listed.truncate(if known == 0 { listed.len() } else { known });
     }
-    let is_last = known_from.is_none() || listed.is_empty();
+    // What is older was created earlier, too.
+    let earliest = filter.created_from.map(|from| from.0.saturating_sub(AHEAD_MAX));
+    let is_past = |listed: &Listed| earliest.is_some_and(|at| listed.place.0 < at);
+    let is_last = known_from.is_none() || listed.last().is_none_or(is_past);
     Ok(Step { listed, is_last })
 }
 
