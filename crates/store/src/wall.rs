@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use dtmd_protocol::Timestamp;
 
@@ -23,11 +23,8 @@ const LAG_MAX: i64 = 1_000_000;
 
 /// Returns the time, in UTC.
 pub fn now() -> Timestamp {
-    static CLOCK: LazyLock<(Instant, Wall)> =
-        LazyLock::new(|| (Instant::now(), Wall::new(0, machine())));
-    let (begun, wall) = &*CLOCK;
-    let passed = i64::try_from(begun.elapsed().as_micros()).unwrap_or(i64::MAX);
-    Timestamp(wall.read(passed, machine()))
+    static WALL: LazyLock<Wall> = LazyLock::new(|| Wall::new(steady(), machine()));
+    Timestamp(WALL.read(steady(), machine()))
 }
 
 /// Returns the machine's clock minus [`now`], in microseconds: 0, or what is left of a jump.
@@ -35,6 +32,21 @@ pub fn behind() -> i64 {
     let ours = now();
     let difference = machine().saturating_sub(ours.0);
     if difference.abs() < LAG_MAX { 0 } else { difference }
+}
+
+/// Returns a time that only goes forward, from wherever it began: also while the machine sleeps, so
+/// that its waking up is no jump.
+#[cfg(target_os = "linux")]
+fn steady() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_nsec / 1000)
+}
+
+/// As on Linux, but where the machine sleeps, this may sleep too.
+#[cfg(not(target_os = "linux"))]
+fn steady() -> i64 {
+    static BEGUN: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    i64::try_from(BEGUN.elapsed().as_micros()).unwrap_or(i64::MAX)
 }
 
 fn machine() -> i64 {
