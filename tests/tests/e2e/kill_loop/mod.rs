@@ -31,6 +31,8 @@ const KILLS: u32 = 300;
 const CLIENTS: u32 = 8;
 /// Kills between two quiet phases.
 const QUIET_EVERY: u32 = 20;
+/// Kills between two lines of a long run.
+const TELL_EVERY: u32 = 500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_loop() {
@@ -61,6 +63,9 @@ async fn kill_loop() {
         if done % QUIET_EVERY == 0 || done == kills {
             let _all = load.pause().await;
             check_quiet(&server, &book, &mut audit, &banks).await;
+            if done % TELL_EVERY == 0 && done < kills {
+                tell(&format!("kill loop: {done} kills, {} acknowledged so far", book.accepted()));
+            }
         }
     }
     load.end().await;
