@@ -29,6 +29,15 @@ pub(crate) enum Proof {
         #[arg(long, default_value_t = 1000)]
         scenarios: u64,
     },
+    /// Run the real servers on a simulated network
+    Shell {
+        /// How many worlds of 20 transactions
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u64,
+        /// The first of them
+        #[arg(long, default_value_t = 1_000_000)]
+        from: u64,
+    },
     /// Kill the server under load
     Kills {
         /// How many times
@@ -72,6 +81,11 @@ pub(crate) fn run(project: &Project, proof: &Proof) -> Result<bool> {
             let env = [("DTMD_SCENARIOS", *scenarios)];
             let args = ["--package", "dtmd-testkit", "--test", "store_faults"];
             test(project, &args, "a_fault_at_any_store_call", &env)
+        }
+        Proof::Shell { seeds, from } => {
+            let env = [("DTMD_SHELL_SEEDS", *seeds), ("DTMD_SEED", *from)];
+            let args = ["--package", "dtmd-testkit", "--test", "shell"];
+            test(project, &args, "no_fault_on_the_way", &env)
         }
         Proof::Kills { kills } => {
             // With the tests' package, so that shared features are those of the ordinary run.

@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 pub use coverage::Coverage;
 pub use fault::FaultKind;
 pub use report::Report;
-pub use service::Absorbed;
+pub use service::{Absorbed, Kind, Local, Service, Xa};
 pub use shrink::{Small, shrink};
 
 use crate::Bug;

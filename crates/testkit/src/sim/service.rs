@@ -10,15 +10,20 @@ use crate::invariants::Effects;
 
 /// An op, as a bit of the barrier table and as an index of counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Action or try.
     Forward,
+    /// Compensate, cancel, rollback.
     Back,
+    /// Confirm, commit.
     Finish,
+    /// A question, or a workflow's step.
     Query,
 }
 
 impl Kind {
-    pub(crate) fn of(op: &Op) -> Self {
+    /// Returns an op's kind.
+    pub fn of(op: &Op) -> Self {
         match op {
             Op::Action | Op::Try => Kind::Forward,
             Op::Compensate | Op::Cancel | Op::Rollback => Kind::Back,
@@ -45,35 +50,45 @@ pub struct Absorbed {
 
 /// Where a branch's XA transaction stands in its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum Xa {
+pub enum Xa {
+    /// There is none, or none any more.
     #[default]
     None,
+    /// Begun; ends with its connection.
     Active,
+    /// Prepared; stays until it is committed or rolled back.
     Prepared,
 }
 
 /// One branch's service and its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Service {
-    pub(crate) effects: Effects,
+pub struct Service {
+    /// What has really happened.
+    pub effects: Effects,
     /// Barrier rows by [`Kind`], and whether the other op inserted them.
     pub(crate) rows: [Option<bool>; 4],
-    pub(crate) xa: Xa,
+    /// Its XA transaction.
+    pub xa: Xa,
     /// How many XA local phases it has begun.
     pub(crate) xa_phases: u32,
     /// Its action answers FAILURE.
-    pub(crate) refuses: bool,
+    pub refuses: bool,
     /// It has the barrier.
-    pub(crate) barrier: bool,
+    pub barrier: bool,
     /// How often each op was sent by servers.
     pub(crate) sent: [u32; 4],
 }
 
 impl Service {
+    /// Returns a service to which nothing has happened.
+    pub fn new(refuses: bool, barrier: bool) -> Self {
+        Self { refuses, barrier, ..Self::default() }
+    }
+
     /// Runs one call to its end.
     ///
     /// `refuse` says that the business part fails, which rolls the whole local transaction back.
-    pub(crate) fn run(
+    pub fn run(
         &mut self,
         trans_type: TransType,
         kind: Kind,
@@ -162,15 +177,16 @@ impl Service {
 
 /// The application's own database: its local transaction and the message's barrier row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Local {
-    pub(crate) committed: bool,
+pub struct Local {
+    /// It has been committed.
+    pub committed: bool,
     /// The row of (`00`, `msg`): `Some(true)` if the question inserted it.
     row: Option<bool>,
 }
 
 impl Local {
     /// Commits the local transaction; false if the barrier refuses.
-    pub(crate) fn commit(&mut self, bug: Option<Bug>, absorbed: &mut Absorbed) -> bool {
+    pub fn commit(&mut self, bug: Option<Bug>, absorbed: &mut Absorbed) -> bool {
         if bug != Some(Bug::LocalCommitOutsideBarrier) {
             if self.row.is_some() {
                 absorbed.commits_refused += u64::from(!self.committed);
@@ -183,7 +199,7 @@ impl Local {
     }
 
     /// Answers "was it committed?", turning "not yet" into "never" (spec 04 §6.3).
-    pub(crate) fn query(&mut self, bug: Option<Bug>) -> Outcome {
+    pub fn query(&mut self, bug: Option<Bug>) -> Outcome {
         if bug == Some(Bug::QueryWithoutInsert) {
             let committed = self.row == Some(false);
             return if committed { Outcome::Success } else { Outcome::Failure("no".into()) };
