@@ -8,6 +8,10 @@ use std::time::Instant;
 use dtmd_testkit::Bug;
 use dtmd_testkit::sim::{Played, Report, SimOptions, Small, play, shrink};
 
+// A world is made of small, short-lived allocations, of which this allocator makes little.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Worlds played at most while a failing one is made small.
 const SHRINK_MAX: u32 = 3_000;
 
