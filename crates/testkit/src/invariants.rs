@@ -292,8 +292,10 @@ pub fn check_send(
 /// # Errors
 ///
 /// [`Violation`] I11.
-pub fn check_calls(what: &str, sent: u32, reasons: u32) -> Checked {
-    require(sent <= 1 + reasons, "I11", || format!("{what}: sent {sent} times, {reasons} reasons"))
+pub fn check_calls(sent: u32, reasons: u32, what: impl FnOnce() -> String) -> Checked {
+    require(sent <= 1 + reasons, "I11", || {
+        format!("{}: sent {sent} times, {reasons} reasons", what())
+    })
 }
 
 /// I12: the wait before a retry is the schedule's, within its deviation, and never above its cap.

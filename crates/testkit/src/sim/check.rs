@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use dtmd_protocol::{Call, Global, GlobalStatus, Op, TransType};
+use dtmd_protocol::{BranchId, Call, Global, GlobalStatus, Op, TransType};
 
 use super::service::Kind;
 use super::world::World;
 use crate::Bug;
 use crate::invariants::{
-    check_backoff, check_calls, check_change, check_effects, check_message, check_outcome,
+    Checked, check_backoff, check_calls, check_change, check_effects, check_message, check_outcome,
     check_promises, check_send, check_told,
 };
 
@@ -42,32 +42,34 @@ impl World {
         self.check_tx(tx);
     }
 
-    /// What must hold of one transaction at any time.
+    /// Asks what must hold of one transaction at any time.
     pub(crate) fn check_tx(&mut self, tx: u32) {
+        let check = self.judge(tx);
+        self.checked(check);
+    }
+
+    fn judge(&self, tx: u32) -> Checked {
         let tr = &self.txs[tx as usize];
-        let stored = self.store.get(tx).cloned();
-        let forced = tr.force_stopped;
-        let promises = check_promises(&tr.promises, stored.as_deref(), forced);
-        let Some(global) = stored else { return self.checked(promises) };
-        let mut checks = vec![promises];
-        if !forced && tr.has_barrier() {
+        let stored = self.store.get(tx).map(|global| &**global);
+        check_promises(&tr.promises, stored, tr.force_stopped)?;
+        let Some(global) = stored else { return Ok(()) };
+        if tr.force_stopped || !tr.has_barrier() {
+            return Ok(());
+        }
+        // Only a final status says anything of the effects.
+        if global.status.is_final() {
             let joined = |branch: usize| {
-                let id = dtmd_protocol::BranchId::of_step(branch);
+                let id = BranchId::of_step(branch);
                 global.branches.iter().any(|row| row.branch_id == id)
             };
-            let branches: Vec<_> = tr
-                .services
-                .iter()
-                .enumerate()
-                .map(|(branch, service)| (service.effects, joined(branch)))
-                .collect();
-            checks.push(check_outcome(&global, &branches));
-            if global.trans_type() == TransType::Msg {
-                checks.push(check_message(global.status, tr.local.committed));
-            }
+            let services = tr.services.iter().enumerate();
+            let branches: Vec<_> =
+                services.map(|(branch, service)| (service.effects, joined(branch))).collect();
+            check_outcome(global, &branches)?;
         }
-        for check in checks {
-            self.checked(check);
+        match global.trans_type() {
+            TransType::Msg => check_message(global.status, tr.local.committed),
+            TransType::Saga | TransType::Tcc | TransType::Xa | TransType::Workflow => Ok(()),
         }
     }
 
@@ -103,7 +105,7 @@ impl World {
         let calls = if ignored {
             Ok(())
         } else {
-            check_calls(&format!("tx {tx} {} {}", call.branch_id, call.op), *sent, tr.reasons)
+            check_calls(*sent, tr.reasons, || format!("tx {tx} {} {}", call.branch_id, call.op))
         };
         let send = check_send(
             stored.map(|global| &**global),
@@ -112,7 +114,7 @@ impl World {
             tr.was_submitted,
             tr.was_aborting,
         );
-        let own = self.servers[s].runners.get(&tx).map(|runner| runner.flying.iter());
+        let own = self.servers[s].runners.get(tx).map(|runner| runner.flying.iter());
         let overlap = call.op == Op::Compensate
             && own
                 .into_iter()

@@ -5,7 +5,9 @@
 //! follows the engine's runner function by function. A world has two phases: chaos, with the
 //! invariants asked after every event, then quiet, in which everything must come to its end.
 
+mod agenda;
 mod app;
+mod by_tx;
 mod check;
 mod coverage;
 mod env;

@@ -5,12 +5,13 @@
 
 mod saves;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dtmd_protocol::{
     BranchStatus, Call, Context, Global, GlobalStatus, Input, Op, Outcome, Refused, Request,
-    RequestKind, Target, TransType, create, plan, step,
+    RequestKind, Target, TransType, create, plan, schedule, step,
 };
 use dtmd_store::Write;
 
@@ -100,12 +101,12 @@ enum Loaded {
 
 impl World {
     fn runner(&mut self, s: usize, tx: u32) -> &mut Runner {
-        self.servers[s].runners.entry(tx).or_default()
+        self.servers[s].runners.get_or_default(tx)
     }
 
     /// Gives a message to a gid's runner.
     pub(crate) fn tell(&mut self, s: usize, tx: u32, message: Message) {
-        self.servers[s].timers.remove(&tx);
+        self.servers[s].timers.remove(tx);
         self.runner(s, tx).inbox.push_back(message);
         self.drive(s, tx);
     }
@@ -113,7 +114,7 @@ impl World {
     /// Runs a gid's runner until it waits for something or has ended.
     pub(crate) fn drive(&mut self, s: usize, tx: u32) {
         for _ in 0..10_000 {
-            let Some(runner) = self.servers[s].runners.get_mut(&tx) else { return };
+            let Some(runner) = self.servers[s].runners.get_mut(tx) else { return };
             if runner.blocked || runner.awaits.is_some() {
                 return;
             }
@@ -205,7 +206,7 @@ impl World {
     /// What was read arrives, perhaps long after it was true.
     pub(crate) fn load_arrived(&mut self, s: usize, tx: u32, global: Option<Arc<Global>>) {
         let chain = self.next_id();
-        let Some(runner) = self.servers[s].runners.get_mut(&tx) else { return };
+        let Some(runner) = self.servers[s].runners.get_mut(tx) else { return };
         runner.blocked = false;
         runner.found_nothing = global.is_none();
         runner.chain = chain;
@@ -259,7 +260,7 @@ impl World {
         let cx = self.context(s);
         let tr = &self.txs[tx as usize];
         let mut global = create(&tr.new, req.submits(), &tr.subscribers, &self.policy, &cx);
-        if !plan(&global, &self.policy, &cx).calls.is_empty() {
+        if schedule(&global, &self.policy, &cx).has_calls {
             global.owner = self.servers[s].owner.clone();
             global.epoch = 1;
         }
@@ -307,10 +308,10 @@ impl World {
             self.save(s, tx, before, next, false, false, Work::Look);
             return;
         }
-        let after = Arc::new(next.clone());
-        if self.save(s, tx, before, next, true, true, Work::Ask { req, no, tries }) {
-            self.accepted(s, tx, req, no, after);
+        if next == **before {
+            return self.accepted(s, tx, req, no, before.clone());
         }
+        self.save(s, tx, before, next, true, true, Work::Ask { req, no, tries });
     }
 
     /// Replies to a request that was done, now or at the end of the pass it begins.
@@ -340,7 +341,7 @@ impl World {
     /// Returns the calls that the plan wants and that are not in flight.
     fn wanted(&mut self, s: usize, tx: u32) -> Vec<Call> {
         let cx = self.context(s);
-        let Some(runner) = self.servers[s].runners.get(&tx) else { return Vec::new() };
+        let Some(runner) = self.servers[s].runners.get(tx) else { return Vec::new() };
         let Some(global) = &runner.stored else { return Vec::new() };
         if !runner.answers.is_empty() && self.bug != Some(Bug::DecisionNotHeldBack) {
             return Vec::new();
@@ -370,18 +371,22 @@ impl World {
 
     fn folded(&self, s: usize, tx: u32, before: &Arc<Global>) -> Global {
         let cx = self.context(s);
-        let mut after = Global::clone(before);
-        let Some(runner) = self.servers[s].runners.get(&tx) else { return after };
+        let mut after = Cow::Borrowed(&**before);
+        let Some(runner) = self.servers[s].runners.get(tx) else { return after.into_owned() };
         let rank = |outcome: &Outcome| u8::from(!matches!(outcome, Outcome::Success));
         let mut answers: Vec<&(Target, Outcome)> = runner.answers.iter().collect();
         answers.sort_by_key(|(_, outcome)| rank(outcome));
         for (target, outcome) in answers {
-            let outcome = self.misheard(&mut after, *target, outcome.clone());
+            let outcome = match self.bug {
+                None => outcome.clone(),
+                Some(bug) => misheard(bug, after.to_mut(), *target, outcome.clone()),
+            };
             let input = Input::Reply { target: *target, outcome };
             if let Ok(next) = step(&after, &input, &self.policy, &self.limits, &cx) {
-                after = next;
+                after = Cow::Owned(next);
             }
         }
+        let mut after = after.into_owned();
         if self.bug == Some(Bug::FailedNotCompensated) && after.status == GlobalStatus::Aborting {
             for row in 1..after.branches.len() {
                 if after.branches[row].status == BranchStatus::Failed {
@@ -390,25 +395,6 @@ impl World {
             }
         }
         after
-    }
-
-    /// What a server with a mistake makes of an answer.
-    fn misheard(&self, global: &mut Global, target: Target, outcome: Outcome) -> Outcome {
-        let (Some(bug), Target::Branch(index)) = (self.bug, target) else { return outcome };
-        let Some(row) = global.branches.get_mut(index) else { return outcome };
-        match (bug, &outcome) {
-            (Bug::UnknownIsSuccess, Outcome::Unknown(_)) => Outcome::Success,
-            (Bug::RefusedUndoIsDone, Outcome::Failure(_)) if row.op != Op::Action => {
-                Outcome::Success
-            }
-            (Bug::BlindBranchOverwrite, Outcome::Success | Outcome::Failure(_))
-                if global.status == GlobalStatus::Submitted =>
-            {
-                row.status = BranchStatus::Prepared;
-                outcome
-            }
-            _ => outcome,
-        }
     }
 
     /// Ends the pass; returns whether the runner waits or has ended.
@@ -439,13 +425,13 @@ impl World {
             };
             self.reply(s, tx, no, told);
         }
-        let Some(runner) = self.servers[s].runners.get(&tx) else { return true };
+        let Some(runner) = self.servers[s].runners.get(tx) else { return true };
         if !runner.inbox.is_empty() {
             return false;
         }
         let wake_at = runner.stored.as_ref().filter(|global| !global.status.is_final());
         let wake_at = wake_at.map(|global| global.wake_at);
-        self.servers[s].runners.remove(&tx);
+        self.servers[s].runners.remove(tx);
         if let Some(at) = wake_at {
             self.set_timer(s, tx, at);
         }
@@ -475,7 +461,7 @@ impl World {
         if !matches!(out, Outcome::Success) {
             self.txs[tx as usize].reasons += 1;
         }
-        let Some(runner) = self.servers[s].runners.get_mut(&tx) else { return };
+        let Some(runner) = self.servers[s].runners.get_mut(tx) else { return };
         let known = runner.flying.iter().position(|flight| flight.id == id);
         if let Some(index) = known {
             runner.flying.remove(index);
@@ -495,6 +481,23 @@ impl World {
 pub(crate) fn branch_of(id: &str) -> usize {
     let number = id.split('-').next_back().and_then(|last| last.parse::<usize>().ok());
     number.unwrap_or(1).saturating_sub(1)
+}
+
+/// What a server with a mistake makes of an answer.
+fn misheard(bug: Bug, global: &mut Global, target: Target, outcome: Outcome) -> Outcome {
+    let Target::Branch(index) = target else { return outcome };
+    let Some(row) = global.branches.get_mut(index) else { return outcome };
+    match (bug, &outcome) {
+        (Bug::UnknownIsSuccess, Outcome::Unknown(_)) => Outcome::Success,
+        (Bug::RefusedUndoIsDone, Outcome::Failure(_)) if row.op != Op::Action => Outcome::Success,
+        (Bug::BlindBranchOverwrite, Outcome::Success | Outcome::Failure(_))
+            if global.status == GlobalStatus::Submitted =>
+        {
+            row.status = BranchStatus::Prepared;
+            outcome
+        }
+        _ => outcome,
+    }
 }
 
 impl Req {

@@ -1,11 +1,12 @@
 //! A server's machine: its committer, its timers, its claims, its deaths.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dtmd_protocol::{Target, Timestamp};
 use dtmd_store::Write;
 
+use super::agenda::Claim;
+use super::by_tx::ByTx;
 use super::fault::FaultKind;
 use super::runner::{Message, Runner, WriteError};
 use super::tx::Req;
@@ -47,8 +48,8 @@ pub(crate) struct Server {
     /// Its clock minus the true time, in microseconds.
     pub(crate) offset: i64,
     pub(crate) paused_until: u64,
-    pub(crate) runners: BTreeMap<u32, Runner>,
-    pub(crate) timers: BTreeMap<u32, Timestamp>,
+    pub(crate) runners: ByTx<Runner>,
+    pub(crate) timers: ByTx<Timestamp>,
     pub(crate) asked: Vec<(u32, u32, Req)>,
     queue: Vec<Pending>,
     batch: Option<(Vec<Pending>, Fate)>,
@@ -63,7 +64,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(number: usize, seed: u64) -> Self {
+    pub(crate) fn new(number: usize, seed: u64, transactions: usize) -> Self {
         Self {
             alive: false,
             incarnation: 0,
@@ -71,8 +72,8 @@ impl Server {
             owner: Arc::from(""),
             offset: 0,
             paused_until: 0,
-            runners: BTreeMap::new(),
-            timers: BTreeMap::new(),
+            runners: ByTx::new(transactions),
+            timers: ByTx::new(transactions),
             asked: Vec::new(),
             queue: Vec::new(),
             batch: None,
@@ -116,10 +117,10 @@ impl World {
         let server = &mut self.servers[s];
         let chance = mix(self.seed, u64::from(server.incarnation) << 8 | s as u64);
         server.alive = false;
-        for tx in std::mem::take(&mut server.runners).into_keys() {
+        for (tx, _) in server.runners.iter() {
             self.txs[tx as usize].reasons += 1;
         }
-        let server = &mut self.servers[s];
+        server.runners.clear();
         server.timers.clear();
         server.asked.clear();
         // Lazy results that were queued were believed done: their calls are made again.
@@ -331,20 +332,20 @@ impl World {
     }
 
     pub(crate) fn timer(&mut self, s: usize, tx: u32, due: Timestamp) {
-        if self.servers[s].timers.get(&tx) != Some(&due) {
+        if self.servers[s].timers.get(tx) != Some(&due) {
             return;
         }
         if due > self.local_now(s) {
             return self.set_timer(s, tx, due);
         }
-        self.servers[s].timers.remove(&tx);
+        self.servers[s].timers.remove(tx);
         self.tell(s, tx, Message::Wake { claimed: None });
     }
 
     /// The clock was set: what waits is looked at anew.
     pub(crate) fn clock_was_set(&mut self, s: usize) {
         let timers: Vec<(u32, Timestamp)> =
-            self.servers[s].timers.iter().map(|(tx, due)| (*tx, *due)).collect();
+            self.servers[s].timers.iter().map(|(tx, due)| (tx, *due)).collect();
         for (tx, due) in timers {
             self.set_timer(s, tx, due);
         }
@@ -361,7 +362,7 @@ impl World {
         let due = Timestamp(now.0 - grace);
         let busy = self.servers[s].batch.is_some() || !self.servers[s].healthy;
         let able = !busy && self.reaches_store(s) && self.bug != Some(Bug::NoTakeover);
-        if able {
+        if able && self.store.earliest_due().is_some_and(|earliest| earliest <= due) {
             let until = now.after(self.policy.lease);
             let owner = self.servers[s].owner.clone();
             let claimed = self.store.claim(&owner, due, until, CLAIM_MAX);
@@ -391,7 +392,7 @@ impl World {
     fn claim_in(&mut self, s: usize, wait: u64) {
         self.servers[s].claim_at = self.now + wait;
         let inc = self.servers[s].incarnation;
-        self.at(wait, Ev::Claim { s, inc });
+        self.agenda.push_claim(self.now + wait, Claim { s, inc });
     }
 
     /// Something is due earlier than a sleeping claimer would look.

@@ -1,13 +1,12 @@
 //! One world: simulated time, network and machines, and the loop that plays them.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dtmd_protocol::{Global, Limits, Op, Outcome, Policy, Target, Timestamp};
 
 use super::SimOptions;
+use super::agenda::{Agenda, Claim};
 use super::coverage::Coverage;
 use super::env::EnvFault;
 use super::fault::{FaultKind, Faults};
@@ -62,7 +61,6 @@ pub(crate) enum Ev {
     Flushed { s: usize, inc: u32 },
     Ping { s: usize, inc: u32 },
     Timer { s: usize, inc: u32, tx: u32, due: Timestamp },
-    Claim { s: usize, inc: u32 },
     Renew { s: usize, inc: u32 },
     Restart { s: usize },
     EnvBegins { nth: usize },
@@ -73,30 +71,7 @@ pub(crate) enum Ev {
 impl Ev {
     /// Returns whether something may still follow from it when everything is final.
     fn matters(&self) -> bool {
-        !matches!(self, Ev::Timer { .. } | Ev::Claim { .. } | Ev::Renew { .. } | Ev::Ping { .. })
-    }
-}
-
-struct Entry {
-    at: u64,
-    seq: u64,
-    ev: Ev,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.seq) == (other.at, other.seq)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.seq).cmp(&(other.at, other.seq))
+        !matches!(self, Ev::Timer { .. } | Ev::Renew { .. } | Ev::Ping { .. })
     }
 }
 
@@ -108,8 +83,7 @@ pub(crate) struct World {
     /// One server with a journal of its own, instead of several on a shared store.
     pub(crate) embedded: bool,
     pub(crate) now: u64,
-    seq: u64,
-    heap: BinaryHeap<Reverse<Entry>>,
+    pub(crate) agenda: Agenda,
     matters: u64,
     ids: u32,
     pub(crate) faults: Faults,
@@ -144,6 +118,7 @@ impl World {
             lease: Duration::from_secs([4, 10, 30][rng.index(3)]),
             ..Policy::default()
         };
+        let transactions = options.transactions as usize;
         let mut world = Self {
             seed,
             bug: options.bug,
@@ -151,16 +126,15 @@ impl World {
             limits: Limits::default(),
             embedded,
             now: 0,
-            seq: 0,
-            heap: BinaryHeap::new(),
+            agenda: Agenda::default(),
             matters: 0,
             ids: 0,
             faults: Faults::new(seed, options.faults.clone()),
             env: Vec::new(),
             cut: Vec::new(),
-            store: SimStore::new(options.transactions as usize, options.bug),
+            store: SimStore::new(transactions, options.bug),
             store_down: 0,
-            servers: (0..count).map(|s| Server::new(s, seed)).collect(),
+            servers: (0..count).map(|s| Server::new(s, seed, transactions)).collect(),
             txs: (0..options.transactions).map(|number| Tx::draw(seed, number)).collect(),
             quiet_at: length,
             last_end: 0,
@@ -191,30 +165,63 @@ impl World {
 
     /// Plays the world to its end.
     pub(crate) fn run(&mut self) {
-        let deadline = self.quiet_at + QUIET;
-        while let Some(Reverse(Entry { at, ev, .. })) = self.heap.pop() {
-            if self.violation.is_some() || self.events > EVENTS_MAX {
+        loop {
+            if let Some((at, claim)) = self.agenda.pop_claim() {
+                if self.is_over(at, false) {
+                    break;
+                }
+                self.claim_comes(claim);
+            } else if let Some((at, ev)) = self.agenda.pop() {
+                self.matters -= u64::from(ev.matters());
+                if self.is_over(at, ev.matters()) {
+                    break;
+                }
+                self.comes(ev);
+            } else {
                 break;
             }
-            self.matters -= u64::from(ev.matters());
-            let idle = self.is_quiet && self.matters == 0 && !ev.matters();
-            if at > deadline || idle && self.all_ended() {
-                break;
-            }
-            self.now = self.now.max(at);
-            self.events += 1;
-            if let Some(s) = ev.server()
-                && self.servers[s].paused_until > self.now
-            {
-                let wait = self.servers[s].paused_until - self.now;
-                self.at(wait, ev);
-                continue;
-            }
-            self.hash_in(&ev);
-            self.note(|| format!("{ev:?}"));
-            self.happens(ev);
         }
         self.check_end();
+    }
+
+    /// Goes on to the time of the next event, or returns that it will not happen any more.
+    fn is_over(&mut self, at: u64, matters: bool) -> bool {
+        if self.violation.is_some() || self.events > EVENTS_MAX {
+            return true;
+        }
+        let idle = self.is_quiet && self.matters == 0 && !matters;
+        if at > self.quiet_at + QUIET || idle && self.all_ended() {
+            return true;
+        }
+        self.now = self.now.max(at);
+        self.events += 1;
+        false
+    }
+
+    fn claim_comes(&mut self, claim: Claim) {
+        let Claim { s, inc } = claim;
+        if let Some(until) = self.paused_until(s) {
+            return self.agenda.push_claim(until, claim);
+        }
+        self.hash_in(0);
+        self.note(|| format!("{claim:?}"));
+        if self.lives(s, inc) {
+            self.claim(s);
+        }
+    }
+
+    fn comes(&mut self, ev: Ev) {
+        if let Some(until) = ev.server().and_then(|s| self.paused_until(s)) {
+            return self.at(until - self.now, ev);
+        }
+        self.hash_in(ev.part());
+        self.note(|| format!("{ev:?}"));
+        self.happens(ev);
+    }
+
+    /// Returns until when a server stands still, if it does.
+    fn paused_until(&self, s: usize) -> Option<u64> {
+        Some(self.servers[s].paused_until).filter(|until| *until > self.now)
     }
 
     fn all_ended(&self) -> bool {
@@ -253,41 +260,42 @@ impl World {
         }
     }
 
+    /// Returns whether a server has not died since its incarnation `inc`.
+    fn lives(&self, s: usize, inc: u32) -> bool {
+        self.servers[s].alive && self.servers[s].incarnation == inc
+    }
+
     /// What only a server that still lives can notice.
     fn server_event(&mut self, ev: Ev) {
-        let lives = |world: &World, s: usize, inc: u32| {
-            world.servers[s].alive && world.servers[s].incarnation == inc
-        };
         match ev {
-            Ev::Reply { s, inc, tx, id, target, outcome } if lives(self, s, inc) => {
+            Ev::Reply { s, inc, tx, id, target, outcome } if self.lives(s, inc) => {
                 self.answered(s, tx, id, target, outcome);
             }
-            Ev::Timeout { s, inc, tx, id } if lives(self, s, inc) => {
-                let runner = self.servers[s].runners.get(&tx);
+            Ev::Timeout { s, inc, tx, id } if self.lives(s, inc) => {
+                let runner = self.servers[s].runners.get(tx);
                 let flying = runner.map(|runner| runner.flying.iter());
                 let flight = flying.into_iter().flatten().find(|flight| flight.id == id);
                 if let Some(target) = flight.map(|flight| flight.target) {
                     self.answered(s, tx, id, target, Outcome::Unknown("timeout".into()));
                 }
             }
-            Ev::Loaded { s, inc, tx, global } if lives(self, s, inc) => {
+            Ev::Loaded { s, inc, tx, global } if self.lives(s, inc) => {
                 self.load_arrived(s, tx, global);
             }
-            Ev::Drive { s, inc, tx } if lives(self, s, inc) => {
-                if let Some(runner) = self.servers[s].runners.get_mut(&tx) {
+            Ev::Drive { s, inc, tx } if self.lives(s, inc) => {
+                if let Some(runner) = self.servers[s].runners.get_mut(tx) {
                     runner.blocked = false;
                 }
                 self.drive(s, tx);
             }
-            Ev::Flush { s, inc } if lives(self, s, inc) => self.flush(s),
-            Ev::Apply { s, inc } if lives(self, s, inc) => self.apply_batch(s),
-            Ev::Flushed { s, inc } if lives(self, s, inc) => self.flushed(s),
-            Ev::Ping { s, inc } if lives(self, s, inc) => self.ping(s),
-            Ev::Timer { s, inc, tx, due } if lives(self, s, inc) => self.timer(s, tx, due),
-            Ev::Claim { s, inc } if lives(self, s, inc) => self.claim(s),
-            Ev::Renew { s, inc } if lives(self, s, inc) => {
+            Ev::Flush { s, inc } if self.lives(s, inc) => self.flush(s),
+            Ev::Apply { s, inc } if self.lives(s, inc) => self.apply_batch(s),
+            Ev::Flushed { s, inc } if self.lives(s, inc) => self.flushed(s),
+            Ev::Ping { s, inc } if self.lives(s, inc) => self.ping(s),
+            Ev::Timer { s, inc, tx, due } if self.lives(s, inc) => self.timer(s, tx, due),
+            Ev::Renew { s, inc } if self.lives(s, inc) => {
                 self.servers[s].renewing = false;
-                let active: Vec<u32> = self.servers[s].runners.keys().copied().collect();
+                let active: Vec<u32> = self.servers[s].runners.iter().map(|(tx, _)| tx).collect();
                 for tx in active {
                     self.tell(s, tx, Message::Renew);
                 }
@@ -409,9 +417,8 @@ impl World {
 
     /// Has something happen `wait` microseconds from now.
     pub(crate) fn at(&mut self, wait: u64, ev: Ev) {
-        self.seq += 1;
         self.matters += u64::from(ev.matters());
-        self.heap.push(Reverse(Entry { at: self.now + wait, seq: self.seq, ev }));
+        self.agenda.push(self.now + wait, ev);
     }
 
     pub(crate) fn next_id(&mut self) -> u32 {
@@ -437,17 +444,7 @@ impl World {
         self.trace.take().unwrap_or_default()
     }
 
-    fn hash_in(&mut self, ev: &Ev) {
-        let part = match ev {
-            Ev::App { tx, no } | Ev::Ask { tx, no, .. } | Ev::Told { tx, no, .. } => {
-                u64::from(*tx) << 20 | u64::from(*no)
-            }
-            Ev::Call { tx, id, .. } | Ev::Reply { tx, id, .. } | Ev::Timeout { tx, id, .. } => {
-                u64::from(*tx) << 32 | u64::from(*id)
-            }
-            Ev::Drive { tx, .. } | Ev::Timer { tx, .. } => u64::from(*tx),
-            _ => 0,
-        };
+    fn hash_in(&mut self, part: u64) {
         self.hash = mix(mix(self.hash, self.now), part);
     }
 
@@ -467,6 +464,20 @@ impl World {
 }
 
 impl Ev {
+    /// Returns what the world's hash takes of it, beside its time.
+    fn part(&self) -> u64 {
+        match self {
+            Ev::App { tx, no } | Ev::Ask { tx, no, .. } | Ev::Told { tx, no, .. } => {
+                u64::from(*tx) << 20 | u64::from(*no)
+            }
+            Ev::Call { tx, id, .. } | Ev::Reply { tx, id, .. } | Ev::Timeout { tx, id, .. } => {
+                u64::from(*tx) << 32 | u64::from(*id)
+            }
+            Ev::Drive { tx, .. } | Ev::Timer { tx, .. } => u64::from(*tx),
+            _ => 0,
+        }
+    }
+
     /// Returns the server that has to be awake for it.
     fn server(&self) -> Option<usize> {
         match self {
@@ -479,7 +490,6 @@ impl Ev {
             | Ev::Flushed { s, .. }
             | Ev::Ping { s, .. }
             | Ev::Timer { s, .. }
-            | Ev::Claim { s, .. }
             | Ev::Renew { s, .. } => Some(*s),
             _ => None,
         }

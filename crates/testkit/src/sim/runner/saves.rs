@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dtmd_protocol::{Durability, Global, Revision, TransType, durability, plan};
+use dtmd_protocol::{Durability, Global, Revision, TransType, durability, schedule};
 use dtmd_store::{Lease, Write};
 
 use super::super::tx::{Req, Told};
@@ -129,7 +129,7 @@ impl World {
     pub(super) fn sign(&self, s: usize, tx: u32, before: &Global, after: &mut Global) {
         after.revision = self.next_revision(s, tx, before);
         let cx = self.context(s);
-        let working = !plan(after, &self.policy, &cx).calls.is_empty();
+        let working = schedule(after, &self.policy, &cx).has_calls;
         let owner = &self.servers[s].owner;
         if before.owner == *owner {
             if !working && !after.status.is_final() {
@@ -154,7 +154,7 @@ impl World {
         if self.bug == Some(Bug::RevisionReused) {
             return before.revision.next();
         }
-        let chain = self.servers[s].runners.get(&tx).map_or(0, |runner| runner.chain);
+        let chain = self.servers[s].runners.get(tx).map_or(0, |runner| runner.chain);
         let writer = mix(u64::from(self.servers[s].incarnation) << 8 | s as u64, u64::from(chain));
         Revision(((before.revision.0 >> TAG_BITS) + 1) << TAG_BITS | writer >> (64 - TAG_BITS))
     }
@@ -169,7 +169,7 @@ impl World {
         if result.is_err() {
             self.txs[tx as usize].reasons += 1;
         }
-        let Some(runner) = self.servers[s].runners.get_mut(&tx) else { return };
+        let Some(runner) = self.servers[s].runners.get_mut(tx) else { return };
         if runner.awaits == Some(id) {
             runner.awaits = None;
             let Some(work) = runner.work.take() else { return };
