@@ -32,10 +32,17 @@ const TRAINING_SECONDS: &str = "2s";
 const MERGERS: &[&str] =
     &["llvm-profdata-22", "llvm-profdata-21", "llvm-profdata-20", "llvm-profdata-19"];
 
-/// Builds the released binary and returns where it is.
-pub(crate) fn build(project: &Project, stages: &mut Stages) -> Option<PathBuf> {
-    let place = Place::new(project).map_err(|error| say(&format!("{error:#}"))).ok()?;
-    let merger = stages.run("profile reader", || merger(&place))?;
+/// Builds the released binary; false if a stage has failed.
+pub(crate) fn run(project: &Project) -> Result<bool> {
+    let place = Place::new(project)?;
+    let mut stages = Stages::new();
+    build(project, &place, &mut stages);
+    Ok(stages.close("dist"))
+}
+
+/// Returns early, with none, when a stage has failed.
+fn build(project: &Project, place: &Place, stages: &mut Stages) -> Option<()> {
+    let merger = stages.run("profile reader", || merger(place))?;
     let instrument = format!("-Cprofile-generate={}", place.counts.display());
     let trained = stages.run("instrumented build", || place.build(project, &instrument, "off"))?;
     stages.run("training", || place.train(&trained))?;
@@ -51,15 +58,8 @@ pub(crate) fn build(project: &Project, stages: &mut Stages) -> Option<PathBuf> {
         let binary = folder.join("dtmd");
         fs::copy(&built, &binary)?;
         say(&format!("wrote {}", binary.display()));
-        Ok(binary)
+        Ok(())
     })
-}
-
-/// `cargo xtask dist`.
-pub(crate) fn run(project: &Project) -> Result<bool> {
-    let mut stages = Stages::new();
-    build(project, &mut stages);
-    Ok(stages.close("dist"))
 }
 
 /// Where the builds and the profile are.

@@ -12,11 +12,13 @@
 
 #![allow(clippy::print_stdout, reason = "a measurement for people")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use dtmd_bench::{BenchOptions, Mode, Protocol, Report, StoreChoice, Target, run};
+use dtmd_bench::{BenchOptions, Report, Target, run};
 use dtmd_demo::process::{ServerOptions, ServerProcess};
 use dtmd_local_servers::{DatabaseOptions, Postgres};
 
@@ -30,27 +32,14 @@ async fn main() -> Result<()> {
 }
 
 async fn compare() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let binary = PathBuf::from(arguments.next().unwrap_or_else(|| "target/release/dtmd".into()));
-    let seconds: u64 = arguments.next().map_or(Ok(10), |text| text.parse())?;
-    let concurrency: usize = arguments.next().map_or(Ok(64), |text| text.parse())?;
-    ensure!(binary.is_file(), "{}: run `cargo build --release -p dtmd`", binary.display());
+    let sagas = common::waiting_sagas()?;
     let postgres = Postgres::start(DatabaseOptions { fsync: true }).await?;
     let folder = tempfile::tempdir()?;
     let measure = async |servers: usize| -> Result<f64> {
-        let fleet = start(&binary, folder.path(), postgres.port(), servers).await?;
+        let fleet = start(&sagas.binary, folder.path(), postgres.port(), servers).await?;
         let options = |server: &ServerProcess| BenchOptions {
-            binary: binary.clone(),
-            mode: Mode::Saga,
-            protocol: Protocol::Http,
-            steps: 2,
-            concurrency,
-            duration: Duration::from_secs(seconds),
-            wait: true,
-            store: StoreChoice::Embedded,
-            data: None,
-            preload: 0,
             target: Some(Target { url: server.url().to_owned(), grpc: None, pid: server.id() }),
+            ..sagas.clone()
         };
         let mut runs = Vec::new();
         for server in &fleet {

@@ -10,11 +10,12 @@
 
 #![allow(clippy::print_stdout, reason = "a measurement for people")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use dtmd_bench::{BenchOptions, Mode, Protocol, StoreChoice, run};
+use dtmd_bench::{BenchOptions, StoreChoice, run};
 use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres, Redis, RedisOptions};
 
 /// B12, and B14's round trips: a batch is one database transaction, or one script.
@@ -31,27 +32,15 @@ async fn main() -> Result<()> {
 }
 
 async fn measure_all() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let binary = PathBuf::from(arguments.next().unwrap_or_else(|| "target/release/dtmd".into()));
-    let seconds: u64 = arguments.next().map_or(Ok(10), |text| text.parse())?;
-    let concurrency: usize = arguments.next().map_or(Ok(64), |text| text.parse())?;
-    ensure!(binary.is_file(), "{}: run `cargo build --release -p dtmd`", binary.display());
+    let sagas = common::waiting_sagas()?;
     let folder = tempfile::tempdir()?;
     let measure = async |name: &str, store: &str| -> Result<()> {
         let config = folder.path().join(format!("{name}.yml"));
         std::fs::write(&config, format!("Store: {store}\n"))?;
         let options = BenchOptions {
-            binary: binary.clone(),
-            mode: Mode::Saga,
-            protocol: Protocol::Http,
-            steps: 2,
-            concurrency,
-            duration: Duration::from_secs(seconds),
-            wait: true,
             store: StoreChoice::Config(config),
             data: Some(made(folder.path(), name)?),
-            preload: 0,
-            target: None,
+            ..sagas.clone()
         };
         let report = run::run(&options, &|_| {}).await?;
         ensure!(report.errors == 0, "a transaction went wrong: {:?}", report.error_texts);

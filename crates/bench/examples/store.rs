@@ -20,6 +20,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dtmd_bench::procfs;
 use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres, Redis};
 use dtmd_protocol::{BranchStatus, Global, GlobalStatus, Mode, Op, Timestamp, TransType};
 use dtmd_store::conformance::sample::{at, ended, later, row, saga};
@@ -295,18 +296,10 @@ fn millis(time: Duration) -> f64 {
 
 /// Returns the processor time of this process; none where the system does not tell.
 fn processor_time() -> Duration {
-    let total = |task: &std::path::Path| -> u64 {
-        let text = std::fs::read_to_string(task.join("schedstat")).unwrap_or_default();
-        text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
-    };
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    Duration::from_nanos(tasks.map(|task| total(&task.path())).sum())
+    procfs::usage(std::process::id()).unwrap_or_default().cpu
 }
 
 /// Returns the resident memory in MB; 0 where the system does not tell.
 fn resident_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    kilobytes.unwrap_or(0.0) / 1024.0
+    procfs::memory(std::process::id()).unwrap_or_default().now as f64 / 1024.0
 }

@@ -60,14 +60,14 @@ struct Wall {
     offset: AtomicI64,
     /// Whether a jump is being made up for.
     slewing: AtomicBool,
-    /// Steady time up to which it has been.
-    slewed_to: Mutex<Option<i64>>,
+    /// Steady time up to which it has been, while it is.
+    slewed_to: Mutex<i64>,
 }
 
 impl Wall {
     fn new(steady: i64, machine: i64) -> Self {
         let offset = AtomicI64::new(machine.saturating_sub(steady));
-        Self { offset, slewing: AtomicBool::new(false), slewed_to: Mutex::new(None) }
+        Self { offset, slewing: AtomicBool::new(false), slewed_to: Mutex::new(steady) }
     }
 
     fn read(&self, steady: i64, machine: i64) -> i64 {
@@ -84,18 +84,20 @@ impl Wall {
         let mut slewed_to = self.slewed_to.lock().unwrap_or_else(PoisonError::into_inner);
         let mut offset = self.offset.load(Ordering::Relaxed);
         let difference = machine.saturating_sub(steady.saturating_add(offset));
-        let is_step = slewed_to.is_none() && difference.abs() <= STEP_MAX;
-        if is_step || difference.abs() <= LAG_MAX {
-            *slewed_to = None;
+        let slewing = self.slewing.load(Ordering::Relaxed);
+        let step_max = if slewing { LAG_MAX } else { STEP_MAX };
+        if difference.abs() <= step_max {
             self.slewing.store(false, Ordering::Relaxed);
             self.offset.store(machine.saturating_sub(steady), Ordering::Relaxed);
             return machine;
         }
-        self.slewing.store(true, Ordering::Relaxed);
-        let passed = steady.saturating_sub(slewed_to.unwrap_or(steady)).max(0);
+        if !slewing {
+            self.slewing.store(true, Ordering::Relaxed);
+            *slewed_to = steady;
+        }
         // The rest of a division is kept for the next look.
-        let part = passed / SLEW_PART;
-        *slewed_to = Some(slewed_to.map_or(steady, |to| to + part * SLEW_PART));
+        let part = steady.saturating_sub(*slewed_to).max(0) / SLEW_PART;
+        *slewed_to += part * SLEW_PART;
         offset += part.min(difference.abs()) * difference.signum();
         self.offset.store(offset, Ordering::Relaxed);
         steady.saturating_add(offset)

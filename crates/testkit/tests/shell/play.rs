@@ -37,20 +37,6 @@ pub(crate) enum Scene {
     Calm,
 }
 
-/// What came of one world.
-pub(crate) struct Played {
-    seed: u64,
-    violation: Option<String>,
-    hash: u64,
-    counts: BTreeMap<Fault, u64>,
-    seen: BTreeMap<Seen, u64>,
-    ends: BTreeMap<(&'static str, &'static str), u64>,
-    absorbed: Absorbed,
-    acknowledged: u64,
-    simulated: Duration,
-    settled_in: Duration,
-}
-
 thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
@@ -69,12 +55,12 @@ fn count_panics() {
 
 /// Plays one world, in a thread of its own: the pools of the callers belong to a thread, and what
 /// one world leaves in them must not reach the next.
-pub(crate) fn play(seed: u64, scene: Scene) -> Played {
+pub(crate) fn play(seed: u64, scene: Scene) -> Report {
     count_panics();
     std::thread::spawn(move || play_here(seed, scene)).join().expect("the simulation panicked")
 }
 
-fn play_here(seed: u64, scene: Scene) -> Played {
+fn play_here(seed: u64, scene: Scene) -> Report {
     let world = Arc::new(World::new(seed, TRANSACTIONS, scene));
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
@@ -101,9 +87,9 @@ fn play_here(seed: u64, scene: Scene) -> Played {
     if PANICS.get() > 0 {
         world.fail("I15", format!("{} panics", PANICS.get()));
     }
-    Played {
-        seed,
-        violation: world.violation(),
+    Report {
+        violations: world.violation().map(|violation| (seed, violation)).into_iter().collect(),
+        worlds: 1,
         hash: world.hash(),
         counts: world.chance.counts(),
         seen: world.chance.seen(),
@@ -111,7 +97,7 @@ fn play_here(seed: u64, scene: Scene) -> Played {
         absorbed: world.absorbed(),
         acknowledged: world.acknowledged_count(),
         simulated: sim.elapsed(),
-        settled_in: settled_at.saturating_sub(quiet_at),
+        settled_in_max: settled_at.saturating_sub(quiet_at),
     }
 }
 
@@ -175,7 +161,7 @@ pub(crate) fn play_all(from: u64, worlds: u64, scene: Scene) -> Report {
     report
 }
 
-/// Worlds, added up.
+/// What came of one world, or of several.
 #[derive(Default)]
 pub(crate) struct Report {
     /// What was found, by seed.
@@ -189,12 +175,14 @@ pub(crate) struct Report {
     absorbed: Absorbed,
     acknowledged: u64,
     simulated: Duration,
+    /// From the end of the faults until all was final, at most.
     settled_in_max: Duration,
 }
 
 impl Report {
-    fn add(&mut self, played: Played) {
-        self.worlds += 1;
+    fn add(&mut self, played: Report) {
+        self.violations.extend(played.violations);
+        self.worlds += played.worlds;
         self.hash ^= played.hash;
         for (fault, count) in played.counts {
             *self.counts.entry(fault).or_default() += count;
@@ -213,10 +201,7 @@ impl Report {
         sum.xa_waits += one.xa_waits;
         self.acknowledged += played.acknowledged;
         self.simulated += played.simulated;
-        self.settled_in_max = self.settled_in_max.max(played.settled_in);
-        if let Some(violation) = played.violation {
-            self.violations.push((played.seed, violation));
-        }
+        self.settled_in_max = self.settled_in_max.max(played.settled_in_max);
     }
 
     /// Returns what must have happened for the run to prove anything, and has not.

@@ -41,7 +41,8 @@ pub use trace::TraceContext;
 
 use crate::socket::Listener;
 
-/// Serves the API on a listener, TCP's or a simulation's, until `shutdown` holds true or its sender is gone.
+/// Serves the API on a listener, TCP's or a simulation's, until `shutdown` holds true or its sender
+/// is gone.
 ///
 /// Runs on the calling runtime, current-thread or not. At shutdown it stops accepting, closes idle
 /// connections and lets running requests end, for [`InboundOptions::drain`] at most.
