@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtmd_store::{Claim, wall};
+use dtmd_store::Claim;
 use tracing::{debug, info, warn};
 
 use crate::core::Core;
@@ -15,8 +15,6 @@ const CLAIM_GRACE: Duration = Duration::from_secs(1);
 const CLAIM_MAX: usize = 256;
 /// Globals woken at a time.
 const WAKE_MAX: usize = 1024;
-/// How long what is due waits for room before it is looked at again.
-const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// The longest sleep of the timer loop, in case a clock is set.
 const TIMER_SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How often finished globals are cleaned up.
@@ -39,7 +37,7 @@ pub(crate) fn start(core: &Arc<Core>) {
 async fn fire_timers(core: Arc<Core>) {
     let mut jumped = false;
     while !core.is_closing() {
-        tell_of_jumps(&mut jumped);
+        tell_of_jumps(core.clock.behind(), &mut jumped);
         let room = core.room_for_due().min(WAKE_MAX);
         let (due, next) = core.timers.take_due(core.clock.now(), room);
         for gid in due {
@@ -48,10 +46,10 @@ async fn fire_timers(core: Arc<Core>) {
                 debug!(%gid, "a wake-up was put off");
             }
         }
-        let mut sleep =
-            next.map_or(TIMER_SLEEP_MAX, |at| core.clock.until(at).min(TIMER_SLEEP_MAX));
-        if room == 0 {
-            sleep = sleep.max(ROOM_PAUSE);
+        let sleep = next.map_or(TIMER_SLEEP_MAX, |at| core.clock.until(at).min(TIMER_SLEEP_MAX));
+        if room == 0 && sleep.is_zero() {
+            core.pace.pause().await;
+            continue;
         }
         tokio::select! {
             () = tokio::time::sleep(sleep) => {}
@@ -61,8 +59,8 @@ async fn fire_timers(core: Arc<Core>) {
 }
 
 /// Tells when the machine's clock was set, and when that has been made up for.
-fn tell_of_jumps(jumped: &mut bool) {
-    let seconds = wall::behind() / 1_000_000;
+fn tell_of_jumps(behind: i64, jumped: &mut bool) {
+    let seconds = behind / 1_000_000;
     match (*jumped, seconds != 0) {
         (false, true) => warn!(
             seconds,
@@ -83,8 +81,9 @@ async fn claim(core: Arc<Core>) {
     let mut grace = if core.store.info().exclusive { Duration::ZERO } else { CLAIM_GRACE };
     while !core.is_closing() {
         let limit = core.room_for_due().min(CLAIM_MAX);
-        if limit == 0 {
-            tokio::time::sleep(ROOM_PAUSE).await;
+        // Many claims of one global each would be dear.
+        if limit < core.pace.window().min(CLAIM_MAX).div_ceil(4) {
+            core.pace.pause().await;
         } else if claim_once(&core, grace, limit).await < limit {
             grace = CLAIM_GRACE;
             tokio::time::sleep(core.options.claim_interval).await;

@@ -24,8 +24,8 @@ pub struct BranchCall {
 pub struct Answer {
     /// What it means to the protocol.
     pub outcome: Outcome,
-    /// Whether the service could not be reached or did not answer in time: counts for the circuit
-    /// breaker of its destination.
+    /// Whether the service could not be reached, by this server or by a proxy, or did not answer in
+    /// time: counts for the circuit breaker of its destination.
     pub unreachable: bool,
 }
 

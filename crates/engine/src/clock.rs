@@ -29,6 +29,14 @@ impl Clock {
         }
     }
 
+    /// Returns the machine's clock minus this one in microseconds: what is left of a jump.
+    pub(crate) fn behind(&self) -> i64 {
+        match &self.environment {
+            Environment::Machine => dtmd_store::wall::behind(),
+            Environment::Simulation(_) => 0,
+        }
+    }
+
     /// Returns the times a decision is made with.
     pub(crate) fn context(&self) -> Context {
         let now = self.now();

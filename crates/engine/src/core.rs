@@ -21,6 +21,7 @@ use crate::hash::{self, QuickMap};
 use crate::inbox::{Inbox, Messages, NotTaken, inbox};
 use crate::metrics::Metrics;
 use crate::options::EngineOptions;
+use crate::pace::Pace;
 use crate::runner::{Message, Runner};
 use crate::timers::Timers;
 
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) timers: Timers,
     pub(crate) destinations: Destinations,
+    pub(crate) pace: Pace,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: broadcast::Sender<Event>,
     /// Somebody has listened to `events`: to ask the channel takes a lock that all threads share.
@@ -103,6 +105,7 @@ impl Core {
         let clock = Clock::new(options.environment.clone());
         Self {
             destinations: Destinations::new(options.destinations.clone()),
+            pace: Pace::new(due_max(&options)),
             options,
             store,
             committer,
@@ -143,14 +146,9 @@ impl Core {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Returns how many more globals may be woken because they are due. Those that are worked on for
-    /// that reason are half as many as `active_max` at most.
+    /// Returns how many more globals may be woken because they are due.
     pub(crate) fn room_for_due(&self) -> usize {
-        self.due_max().saturating_sub(self.active.count(Origin::Due))
-    }
-
-    fn due_max(&self) -> usize {
-        self.options.active_max.div_ceil(2)
+        self.pace.window().saturating_sub(self.active.count(Origin::Due))
     }
 
     /// Returns whether anybody listens to the events.
@@ -222,7 +220,7 @@ impl Core {
         let places = match origin {
             Origin::Asked if is_new(&message) => self.options.active_max,
             Origin::Asked => self.options.active_max.saturating_mul(2),
-            Origin::Due => self.due_max(),
+            Origin::Due => due_max(&self.options),
         };
         if self.active.count(origin) >= places {
             return Err(EngineError::Overloaded("too many transactions are worked on"));
@@ -267,6 +265,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Returns how many globals are worked on because they are due, at most.
+fn due_max(options: &EngineOptions) -> usize {
+    options.active_max.div_ceil(2)
 }
 
 /// Whether a request probably begins something. The submit of a tcc, xa or two-phase message ends

@@ -1,10 +1,12 @@
 //! One hanging service delays only its own branches: a concurrency limit and a circuit breaker for
 //! each destination (scheme and authority).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dtmd_protocol::Gid;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -13,6 +15,9 @@ use crate::hash::QuickMap;
 
 /// Destinations kept, at most; idle ones are forgotten to make room.
 const DESTINATIONS_MAX: usize = 10_000;
+/// Globals remembered for the return of their destinations, at most; the others come at their own
+/// next retry.
+const WAITING_MAX: usize = 1_000_000;
 
 /// Limits that hold for each destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub(crate) struct Destinations {
     limits: DestinationLimits,
     // A std mutex: one look-up a call, never across an await.
     known: Mutex<QuickMap<Box<str>, Arc<Destination>>>,
+    /// How many globals are remembered in all breakers together.
+    waiting: AtomicUsize,
 }
 
 /// One destination.
@@ -51,6 +58,8 @@ pub(crate) struct Destinations {
 pub(crate) struct Destination {
     name: Box<str>,
     pub(crate) places: Semaphore,
+    /// Places that are kept back while it returns.
+    held: AtomicUsize,
     /// The breaker is closed and no failure counts: whoever sees this has nothing to ask of it and
     /// no success to tell it. All threads read it with every call, so it is written seldom.
     is_calm: AtomicBool,
@@ -62,7 +71,11 @@ struct Breaker {
     failures: u32,
     /// How often it has opened since the service answered last.
     opened: u32,
+    /// When it opened first since then.
+    opened_at: Option<Instant>,
     state: State,
+    /// Globals that it has sent away, or whose calls were lost.
+    waiting: BTreeSet<Gid>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +101,15 @@ pub(crate) struct Usage {
     pub(crate) in_flight: usize,
 }
 
+/// A destination that answers again after its breaker was open.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    /// How long it was away.
+    pub(crate) away: Duration,
+    /// Who waits for it.
+    pub(crate) waiting: BTreeSet<Gid>,
+}
+
 /// Whether a call may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -98,7 +120,7 @@ pub(crate) enum Admission {
 
 impl Destinations {
     pub(crate) fn new(limits: DestinationLimits) -> Self {
-        Self { limits, known: Mutex::default() }
+        Self { limits, known: Mutex::default(), waiting: AtomicUsize::new(0) }
     }
 
     pub(crate) fn get(&self, name: &str) -> Arc<Destination> {
@@ -107,11 +129,19 @@ impl Destinations {
             return destination.clone();
         }
         if known.len() >= DESTINATIONS_MAX {
-            known.retain(|_, destination| Arc::strong_count(destination) > 1);
+            known.retain(|_, destination| {
+                let is_used = Arc::strong_count(destination) > 1;
+                if !is_used {
+                    let waiting = lock(&destination.breaker).waiting.len();
+                    self.waiting.fetch_sub(waiting, Ordering::Relaxed);
+                }
+                is_used
+            });
         }
         let destination = Arc::new(Destination {
             name: Box::from(name),
-            places: Semaphore::new(self.limits.concurrency.max(1)),
+            places: Semaphore::new(self.concurrency()),
+            held: AtomicUsize::new(0),
             is_calm: AtomicBool::new(true),
             breaker: Mutex::default(),
         });
@@ -119,10 +149,16 @@ impl Destinations {
         destination
     }
 
-    /// Asks the breaker.
+    /// Returns how many calls may be under way to a destination.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.limits.concurrency.max(1)
+    }
+
+    /// Asks the breaker on behalf of a global, which is remembered if it has to wait.
     pub(crate) fn admit(
         &self,
         destination: &Destination,
+        gid: &Gid,
         call_timeout: Duration,
         now: Instant,
     ) -> Admission {
@@ -132,9 +168,9 @@ impl Destinations {
         let mut breaker = lock(&destination.breaker);
         match breaker.state {
             State::Closed => Admission::Call,
-            State::Open { until } if until > now => Admission::Postpone(until - now),
-            State::HalfOpen { probe_ends } if probe_ends > now => {
-                Admission::Postpone(probe_ends - now)
+            State::Open { until: ends } | State::HalfOpen { probe_ends: ends } if ends > now => {
+                self.remember(&mut breaker, gid);
+                Admission::Postpone(ends - now)
             }
             State::Open { .. } | State::HalfOpen { .. } => {
                 breaker.state = State::HalfOpen { probe_ends: now + call_timeout };
@@ -143,21 +179,40 @@ impl Destinations {
         }
     }
 
-    /// Tells the breaker what a call came to.
-    pub(crate) fn answered(&self, destination: &Destination, unreachable: bool, now: Instant) {
+    /// Tells the breaker what a call of a global came to. Returns who has waited, if it is this call
+    /// that has closed it.
+    pub(crate) fn answered(
+        &self,
+        destination: &Destination,
+        gid: &Gid,
+        unreachable: bool,
+        now: Instant,
+    ) -> Option<Returned> {
         let is_news = unreachable || !destination.is_calm.load(Ordering::Acquire);
         if self.limits.breaker_failures == 0 || !is_news {
-            return;
+            return None;
         }
         let mut breaker = lock(&destination.breaker);
         destination.is_calm.store(!unreachable, Ordering::Release);
-        if !unreachable {
-            if breaker.state != State::Closed {
-                info!(destination = %destination.name, "the destination answers again");
-            }
-            *breaker = Breaker::default();
-            return;
+        if unreachable {
+            self.note_failure(destination, &mut breaker, now);
+            self.remember(&mut breaker, gid);
+            return None;
         }
+        let Breaker { state, opened_at, waiting, .. } = std::mem::take(&mut *breaker);
+        drop(breaker);
+        self.waiting.fetch_sub(waiting.len(), Ordering::Relaxed);
+        if state == State::Closed {
+            // A stumble: those that met it have a retry of their own.
+            return None;
+        }
+        let away = opened_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let (destination, waiting_for_it) = (&destination.name, waiting.len());
+        info!(%destination, waiting_for_it, "the destination answers again");
+        Some(Returned { away, waiting })
+    }
+
+    fn note_failure(&self, destination: &Destination, breaker: &mut Breaker, now: Instant) {
         if matches!(breaker.state, State::Open { .. }) {
             // A straggler from before it opened says nothing new.
             return;
@@ -173,8 +228,31 @@ impl Destinations {
                 warn!(%destination, failures, "the destination is unreachable; calls wait");
             }
             breaker.opened = breaker.opened.saturating_add(1);
+            breaker.opened_at.get_or_insert(now);
             breaker.state = State::Open { until: now + open };
         }
+    }
+
+    fn remember(&self, breaker: &mut Breaker, gid: &Gid) {
+        let has_room = self.waiting.load(Ordering::Relaxed) < WAITING_MAX;
+        if has_room && breaker.waiting.insert(gid.clone()) {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives those back to a breaker that has opened again; false if it is closed.
+    pub(crate) fn wait_again(&self, destination: &Destination, waiting: &[Gid]) -> bool {
+        if destination.is_calm.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut breaker = lock(&destination.breaker);
+        if breaker.state == State::Closed {
+            return false;
+        }
+        for gid in waiting {
+            self.remember(&mut breaker, gid);
+        }
+        true
     }
 
     /// Returns how the destinations are doing.
@@ -186,10 +264,49 @@ impl Destinations {
                 State::Open { .. } => usage.open += 1,
                 State::HalfOpen { .. } => usage.half_open += 1,
             }
-            let free = at.places.available_permits();
-            usage.in_flight += self.limits.concurrency.saturating_sub(free);
+            let free = at.places.available_permits() + at.held.load(Ordering::Relaxed);
+            usage.in_flight += self.concurrency().saturating_sub(free);
         }
         usage
+    }
+}
+
+impl Destination {
+    /// Keeps all free places back but one. They are given back one after the other, or all at
+    /// once when the guard is dropped.
+    pub(crate) fn hold_places(self: &Arc<Self>) -> HeldPlaces {
+        let free = self.places.available_permits().saturating_sub(1);
+        let count = self.places.forget_permits(free);
+        self.held.fetch_add(count, Ordering::Relaxed);
+        HeldPlaces { destination: self.clone(), count }
+    }
+}
+
+/// Places of a destination that nobody has, for now.
+#[derive(Debug)]
+pub(crate) struct HeldPlaces {
+    destination: Arc<Destination>,
+    count: usize,
+}
+
+impl HeldPlaces {
+    /// Returns how many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Keeps this many, and gives the others back.
+    pub(crate) fn keep(&mut self, count: usize) {
+        let given = self.count.saturating_sub(count);
+        self.count -= given;
+        self.destination.held.fetch_sub(given, Ordering::Relaxed);
+        self.destination.places.add_permits(given);
+    }
+}
+
+impl Drop for HeldPlaces {
+    fn drop(&mut self) {
+        self.keep(0);
     }
 }
 
@@ -214,26 +331,55 @@ mod tests {
         let timeout = Duration::from_secs(3);
         let after = |seconds| t0 + Duration::from_secs(seconds);
 
-        all.answered(&at, true, t0);
-        assert_eq!(all.admit(&at, timeout, t0), Admission::Call);
-        all.answered(&at, true, t0);
-        assert_eq!(all.admit(&at, timeout, t0), Admission::Postpone(Duration::from_secs(10)));
+        let [a, b, c] = ["a", "b", "c"].map(|gid| Gid::new(gid).unwrap());
+        let admit = |gid, now| all.admit(&at, gid, timeout, now);
+        let fails = |gid, now| assert!(all.answered(&at, gid, true, now).is_none());
+
+        fails(&a, t0);
+        assert_eq!(admit(&b, t0), Admission::Call);
+        fails(&b, t0);
+        assert_eq!(admit(&c, t0), Admission::Postpone(Duration::from_secs(10)));
         assert_eq!((all.usage().open, all.usage().closed), (1, 0));
 
         // One probe; the others wait for its answer.
-        assert_eq!(all.admit(&at, timeout, after(10)), Admission::Call);
-        assert_eq!(all.admit(&at, timeout, after(10)), Admission::Postpone(timeout));
-        all.answered(&at, true, after(11));
+        assert_eq!(admit(&b, after(10)), Admission::Call);
+        assert_eq!(admit(&c, after(10)), Admission::Postpone(timeout));
+        fails(&b, after(11));
         assert_eq!(
-            all.admit(&at, timeout, after(11)),
+            admit(&c, after(11)),
             Admission::Postpone(Duration::from_secs(20)),
             "open twice as long after a failed probe"
         );
 
-        assert_eq!(all.admit(&at, timeout, after(31)), Admission::Call);
-        all.answered(&at, false, after(31));
-        assert_eq!(all.admit(&at, timeout, after(31)), Admission::Call);
+        assert_eq!(admit(&c, after(31)), Admission::Call);
+        let returned = all.answered(&at, &c, false, after(31)).unwrap();
+        assert_eq!(returned.away, Duration::from_secs(31));
+        assert_eq!(
+            returned.waiting,
+            BTreeSet::from([a.clone(), b.clone(), c.clone()]),
+            "each once"
+        );
+        assert_eq!(admit(&a, after(31)), Admission::Call);
+        assert!(all.answered(&at, &a, false, after(31)).is_none());
         assert_eq!((all.usage().open, all.usage().closed), (0, 1));
-        assert_eq!(all.admit(&all.get("http://b:1"), timeout, t0), Admission::Call);
+        assert_eq!(all.admit(&all.get("http://b:1"), &a, timeout, t0), Admission::Call);
+        assert!(!all.wait_again(&at, &[b]), "it is closed");
+        assert_eq!(all.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn places_that_are_held_are_nobodys() {
+        let limits = DestinationLimits { concurrency: 8, ..DestinationLimits::default() };
+        let all = Destinations::new(limits);
+        let at = all.get("http://a:1");
+        let call = at.places.try_acquire().unwrap();
+        let mut held = at.hold_places();
+        assert_eq!((held.count(), at.places.available_permits()), (6, 1));
+        assert_eq!(all.usage().in_flight, 1);
+        held.keep(4);
+        held.keep(5);
+        assert_eq!((held.count(), at.places.available_permits()), (4, 3));
+        drop((call, held));
+        assert_eq!((all.usage().in_flight, at.places.available_permits()), (0, 8));
     }
 }

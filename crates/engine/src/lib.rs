@@ -5,8 +5,9 @@
 //! 1. [`Engine`]: what can be asked for.
 //! 2. `runner`: one task a gid. Load, step, commit, act.
 //! 3. `committer`: the one way by which anything becomes durable, in batches.
-//! 4. `background`: timers, the claimer, lease renewal, the clean-up.
-//! 5. `destinations`: one hanging service delays only its own branches.
+//! 4. `background`: timers, the claimer, lease renewal, the clean-up; `pace`: how much of it at a time.
+//! 5. `destinations`: one hanging service delays only its own branches; `comeback`: what has waited
+//!    for one that answers again.
 //!
 //! It decides nothing about a transaction: that is `dtmd_protocol`'s. It must not know HTTP, gRPC,
 //! SQL or configuration files: branches are called through [`BranchCaller`], state is kept through
@@ -19,6 +20,7 @@ mod attempts;
 mod background;
 mod caller;
 mod clock;
+mod comeback;
 mod committer;
 mod core;
 mod destinations;
@@ -30,6 +32,7 @@ mod hash;
 mod inbox;
 mod metrics;
 mod options;
+mod pace;
 mod runner;
 mod test_control;
 mod timers;

@@ -11,6 +11,7 @@ use crate::hash::QuickMap;
 
 /// Wake-ups kept, at most. Past that the claimer finds the due ones in the store.
 const TIMERS_MAX: usize = 1_000_000;
+
 /// The wake-ups of the globals that this server knows and does not work on.
 ///
 /// Losing one costs a delay, never a transaction: the claimer looks at the store.
@@ -57,6 +58,11 @@ impl Timers {
         let mut state = self.state();
         state.remove(gid);
         self.count.store(state.by_gid.len(), Ordering::Release);
+    }
+
+    /// Returns whether a global has a wake-up.
+    pub(crate) fn is_set(&self, gid: &Gid) -> bool {
+        self.state().by_gid.contains_key(gid)
     }
 
     /// Takes all away.

@@ -11,6 +11,7 @@ use super::Runner;
 use super::saves::Decided;
 use crate::attempts::Attempt;
 use crate::caller::{Answer, BranchCall};
+use crate::comeback;
 use crate::core::Core;
 use crate::destinations::Admission;
 use crate::events::Event;
@@ -157,7 +158,9 @@ async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target,
         return (target, Answer { outcome, unreachable: false });
     };
     let (begun, at) = (Instant::now(), core.clock.now());
-    if let Admission::Postpone(wait) = core.destinations.admit(&to, call.timeout, begun) {
+    if let Admission::Postpone(wait) =
+        core.destinations.admit(&to, &global.gid, call.timeout, begun)
+    {
         let until = core.clock.now().after(spread(wait, global.gid.as_str()));
         return (target, Answer { outcome: Outcome::Postponed(until), unreachable: false });
     }
@@ -172,7 +175,10 @@ async fn make_call(core: Arc<Core>, global: Arc<Global>, call: Call) -> (Target,
     dtmd_failpoint::hit("call-done");
     let ended = Instant::now();
     let elapsed = ended - begun;
-    core.destinations.answered(&to, answer.unreachable, ended);
+    let returned = core.destinations.answered(&to, &global.gid, answer.unreachable, ended);
+    if let Some(returned) = returned {
+        comeback::begin(&core, &to, returned);
+    }
     core.metrics.branch_called(trans_type, &branch_call.call.op, &answer.outcome, elapsed);
     report(&core, branch_call, &answer, at, elapsed);
     (target, answer)

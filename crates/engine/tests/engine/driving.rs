@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dtmd_engine::{DestinationLimits, EngineError, EngineOptions};
-use dtmd_protocol::{BranchStatus, GlobalStatus, Mode};
+use dtmd_protocol::{BranchStatus, GlobalStatus, Mode, Policy};
 
 use crate::stage::{Said, Stage, eventually, msg, new, options, saga, text, waiting};
 
@@ -105,6 +105,37 @@ async fn a_destination_that_is_down_is_left_alone() {
         let global = stage.until(name, GlobalStatus::Succeed).await;
         assert_eq!(global.branches[1].retry.attempts, 0);
     }
+}
+
+#[tokio::test]
+async fn who_has_waited_for_a_destination_comes_when_it_is_back() {
+    let policy = Policy { retry_interval: Duration::from_secs(3600), ..Policy::default() };
+    let limits = DestinationLimits {
+        breaker_failures: 2,
+        breaker_open: Duration::from_millis(300),
+        concurrency: 4,
+        ..DestinationLimits::default()
+    };
+    let stage = Stage::with(EngineOptions { policy, destinations: limits, ..options() });
+    // Their calls are lost, so that they have an hour to wait.
+    for name in ["lost1", "lost2"] {
+        stage.services.say("http://rm/1", Said::Unreachable);
+        stage.engine.submit(saga(name, 1)).await.unwrap();
+    }
+    eventually(async || {
+        stage.engine.refresh_metrics().await;
+        stage.engine.metrics().encode().contains("dtmd_breakers_open 1").then_some(())
+    })
+    .await;
+    let put_off: Vec<String> = (0..20).map(|n| format!("put-off{n}")).collect();
+    for name in &put_off {
+        stage.engine.submit(saga(name, 1)).await.unwrap();
+    }
+    for name in put_off.iter().map(String::as_str).chain(["lost1", "lost2"]) {
+        stage.until(name, GlobalStatus::Succeed).await;
+    }
+    assert_eq!(stage.services.calls().len(), 24, "nobody was called twice but the two");
+    assert!(stage.services.most_flying.load(Ordering::SeqCst) <= 4);
 }
 
 #[tokio::test]

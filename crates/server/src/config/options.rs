@@ -315,8 +315,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "BreakerFailures",
         Kind::Integer,
         "5",
-        "After how many calls in a row without an answer a host and port is left alone for \
-         BreakerOpen; 0 switches this off.",
+        "After how many calls in a row without an answer, or with 502, 503 or 504, a host and \
+         port is left alone for BreakerOpen; 0 switches this off.",
     ),
     ours(
         "BreakerOpen",

@@ -50,6 +50,8 @@ const TARGETS_MAX: usize = 1024;
 const PLACES_MAX: usize = 1024;
 /// `DEADLINE_EXCEEDED`: the service's own clock was quicker than ours.
 const DEADLINE_EXCEEDED: i32 = 4;
+/// `UNAVAILABLE`: what a proxy answers when the service behind it cannot be reached.
+const UNAVAILABLE: i32 = 14;
 
 /// Calls branches over gRPC.
 ///
@@ -259,7 +261,9 @@ async fn read(
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if head.status != StatusCode::OK || !is_grpc {
         let text = format!("{place} does not speak gRPC: HTTP status {}", head.status.as_u16());
-        return Err(CallError::declined(text));
+        // What a proxy says when the service behind it is away.
+        let is_away = matches!(head.status.as_u16(), 502..=504);
+        return Err(if is_away { CallError::unreachable(text) } else { CallError::declined(text) });
     }
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
@@ -293,7 +297,7 @@ impl BranchCaller for GrpcCaller {
         let answer = match timeout(limit, self.unary(call, &mut used)).await {
             Ok(Ok(Status { number, message })) => Answer {
                 outcome: grpc_outcome(number, &message),
-                unreachable: number == DEADLINE_EXCEEDED,
+                unreachable: matches!(number, DEADLINE_EXCEEDED | UNAVAILABLE),
             },
             Ok(Err(failed)) => unanswered(failed.text, failed.unreachable),
             Err(_) => {

@@ -22,6 +22,10 @@ pub(super) struct Exchange {
     pub(super) request: Vec<u8>,
 }
 
+/// What a proxy answers when the service behind it cannot be reached, and a service that cannot take
+/// any more.
+const NOBODY_THERE: [u16; 3] = [502, 503, 504];
+
 /// How far a call had come when its time was up.
 #[derive(Clone, Copy)]
 enum Phase {
@@ -39,7 +43,10 @@ impl HttpCaller {
         let send = self.send(&target, &request, &mut phase);
         let failed = match timeout(limit, send).await {
             Ok(Ok(answer)) => {
-                return Answer { outcome: self.judge(&answer, style), unreachable: false };
+                let outcome = self.judge(&answer, style);
+                let unreachable =
+                    matches!(outcome, Outcome::Unknown(_)) && NOBODY_THERE.contains(&answer.status);
+                return Answer { outcome, unreachable };
             }
             Ok(Err(failed)) => failed,
             Err(_) => {

@@ -36,6 +36,7 @@ async fn statuses_and_words() {
         ("405 Method Not Allowed", "", "unknown"),
         ("500 Internal Server Error", "oops", "unknown"),
         ("503 Unavailable", "FAILURE", "failure"),
+        ("501 Not Implemented", "", "unknown"),
         ("301 Moved Permanently", "FAILURE", "unknown"),
         ("302 Found", "", "unknown"),
         ("307 Temporary Redirect", "", "unknown"),
@@ -46,6 +47,16 @@ async fn statuses_and_words() {
         let answer = answer_to(move || keep(&text)).await;
         assert_eq!(answer.outcome.as_str(), expected, "{status} {body}");
         assert!(!answer.unreachable, "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_reaches_nobody_counts_for_the_breaker() {
+    for status in ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"] {
+        let text = http(status, "upstream");
+        let answer = answer_to(move || keep(&text)).await;
+        assert_eq!(answer.outcome.as_str(), "unknown", "{status}");
+        assert!(answer.unreachable, "{status}");
     }
 }
 
