@@ -19,6 +19,7 @@ use crate::error::EngineError;
 use crate::events::{EVENTS_MAX, Event, Passes};
 use crate::hash::{self, QuickMap};
 use crate::inbox::{Inbox, Messages, NotTaken, inbox};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::options::EngineOptions;
 use crate::pace::Pace;
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     pub(crate) destinations: Destinations,
     pub(crate) pace: Pace,
+    pub(crate) memory: Memory,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: broadcast::Sender<Event>,
     /// Somebody has listened to `events`: to ask the channel takes a lock that all threads share.
@@ -106,6 +108,7 @@ impl Core {
         Self {
             destinations: Destinations::new(options.destinations.clone()),
             pace: Pace::new(due_max(&options)),
+            memory: Memory::default(),
             options,
             store,
             committer,
@@ -217,6 +220,9 @@ impl Core {
         };
         // What is known to exist goes before what would be new: it is what frees places again.
         let origin = Origin::of(&message);
+        if matches!(origin, Origin::Asked) && self.memory.is_tight() && is_new(&message) {
+            return Err(EngineError::Overloaded("memory is short"));
+        }
         let places = match origin {
             Origin::Asked if is_new(&message) => self.options.active_max,
             Origin::Asked => self.options.active_max.saturating_mul(2),

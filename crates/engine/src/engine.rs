@@ -392,6 +392,20 @@ impl Engine {
         }
     }
 
+    /// Tells how many bytes of memory this process uses, and how many it may. From there on new
+    /// transactions are refused as "overloaded", until it is a tenth less; what exists goes on.
+    pub fn note_memory(&self, used: u64, max: u64) {
+        self.core.memory.note(used, max);
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.core.metrics.memory.set(gauge(used));
+        self.core.metrics.memory_max.set(gauge(max));
+    }
+
+    /// Returns whether memory is so short that nothing new is accepted.
+    pub fn is_memory_short(&self) -> bool {
+        self.core.memory.is_tight()
+    }
+
     /// Looks at the store for an operator; may take seconds.
     pub async fn examine_store(&self) -> Vec<dtmd_store::Check> {
         self.core.store.examine().await

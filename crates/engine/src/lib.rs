@@ -30,6 +30,7 @@ mod error;
 mod events;
 mod hash;
 mod inbox;
+mod memory;
 mod metrics;
 mod options;
 mod pace;

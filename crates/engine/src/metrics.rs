@@ -159,6 +159,8 @@ pub struct Metrics {
     pub(crate) active: Gauge,
     pub(crate) timers: Gauge,
     pub(crate) breakers_open: Gauge,
+    pub(crate) memory: Gauge,
+    pub(crate) memory_max: Gauge,
     pub(crate) claimed: Counter,
     pub(crate) conflicts: Counter,
     globals: Family<ModelStatus, Gauge<i64, std::sync::atomic::AtomicI64>>,
@@ -199,6 +201,8 @@ impl Metrics {
             active: Gauge::default(),
             timers: Gauge::default(),
             breakers_open: Gauge::default(),
+            memory: Gauge::default(),
+            memory_max: Gauge::default(),
             claimed: Counter::default(),
             conflicts: Counter::default(),
             globals: Family::default(),
@@ -275,6 +279,12 @@ impl Metrics {
             "dtmd_breakers_open",
             "Destinations whose circuit breaker is not closed",
             self.breakers_open.clone(),
+        );
+        r.register("dtmd_memory_bytes", "Memory of the server's process", self.memory.clone());
+        r.register(
+            "dtmd_memory_max_bytes",
+            "Memory of the process from which on new transactions are refused",
+            self.memory_max.clone(),
         );
         r.register(
             "dtmd_claimed_transactions",

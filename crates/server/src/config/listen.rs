@@ -135,6 +135,8 @@ pub struct LimitsConfig {
     pub connections_max: usize,
     /// The most transactions worked on at a time. Since 0.1.0.
     pub active_max: usize,
+    /// From how much memory on nothing new is accepted; 0 finds it out. Since 0.1.0.
+    pub memory_max: usize,
 }
 
 impl Default for LimitsConfig {
@@ -148,6 +150,7 @@ impl Default for LimitsConfig {
             response_max_bytes: 64 << 10,
             connections_max: 10_000,
             active_max: 50_000,
+            memory_max: 0,
         }
     }
 }
@@ -163,6 +166,7 @@ impl LimitsConfig {
             response_max_bytes: reader.bytes("ResponseMaxBytes"),
             connections_max: reader.integer("ConnectionsMax"),
             active_max: reader.integer("ActiveMax"),
+            memory_max: reader.bytes("MemoryMax"),
         }
     }
 

@@ -379,6 +379,13 @@ pub const OPTIONS: &[OptionSpec] = &[
          worked on because they are due.",
     ),
     ours(
+        "MemoryMax",
+        Kind::Bytes,
+        "0",
+        "From how much memory of the server's process on new transactions are answered 503, while \
+         those that exist go on. 0: four fifths of what the machine or its control group has.",
+    ),
+    ours(
         "HeaderTimeout",
         Kind::Seconds,
         "10",

@@ -5,6 +5,7 @@
 //! the runtime that accepted it.
 
 mod alerts;
+mod memory;
 mod network;
 #[cfg(test)]
 mod ops_tests;
@@ -79,6 +80,7 @@ impl Server {
         let alerts = AlertSettings::new(&config.alert);
         let hook = spans.clone().map(|spans| SpanHook::new(spans)).unwrap_or_default();
         let network = Network::start(&config, &engine, &alerts, &hook, &watch).await?;
+        memory::watch(&engine, config.limits.memory_max as u64, watch);
         let server = Self {
             address: network.address,
             grpc_address: network.grpc_address,

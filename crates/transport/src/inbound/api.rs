@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use dtmd_engine::{Engine, RequestSeries};
+use dtmd_engine::{Engine, EngineError, RequestSeries};
 use http::Response;
 use http::request::Parts;
 use http_body_util::Full;
@@ -132,6 +132,10 @@ impl Handler for Api {
         );
         reply.into()
     }
+
+    fn is_memory_short(&self) -> bool {
+        self.engine.is_memory_short()
+    }
 }
 
 /// Returns whether a request is traced: those that change a transaction. True if it may bring a new
@@ -151,6 +155,7 @@ pub(super) fn without_body(error: &BodyError) -> Reply {
             let text = format!("the request's body is larger than the limit of {max} bytes");
             Reply::message(413, &text).and_close()
         }
+        BodyError::NoMemory => Problem::from(EngineError::Overloaded("memory is short")).into(),
         BodyError::Broken(error) => {
             let text = format!("the request's body cannot be read: {error}");
             Reply::message(400, &text).and_close()

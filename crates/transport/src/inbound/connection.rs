@@ -32,9 +32,11 @@ use crate::socket::Socket;
 
 /// Bytes read ahead of a body, and at a time of it.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
-/// How much of a body that is too large is read and dropped, in multiples of the limit, so that a
+/// How much of a body that is not wanted is read and dropped, in multiples of the limit, so that a
 /// client that is still sending reads the answer instead of a reset.
 const DISCARD_TIMES: usize = 4;
+/// Bodies that are read even when memory is short: most requests, and those for what exists.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
 
 /// The bounds of a listener and of its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,11 @@ impl ConnectionLimits {
 /// Why a request's body could not be had.
 #[derive(Debug)]
 pub(super) enum BodyError {
-    TooLarge { max: usize },
+    TooLarge {
+        max: usize,
+    },
+    /// Memory is short.
+    NoMemory,
     Broken(hyper::Error),
 }
 
@@ -72,6 +78,11 @@ pub(super) trait Handler: Send + Sync + 'static {
         head: Parts,
         body: Result<Bytes, BodyError>,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+
+    /// Whether memory is too short for large bodies.
+    fn is_memory_short(&self) -> bool {
+        false
+    }
 }
 
 /// A clock in milliseconds that moves at each tick of its listener. Never 0.
@@ -243,7 +254,8 @@ async fn answer<H: Handler>(
         Ok(Bytes::new())
     } else {
         watch.enter(Phase::Body);
-        read_body(body, limits.body_max_bytes).await
+        let is_short = || handler.is_memory_short();
+        read_body(body, limits.body_max_bytes, is_short).await
     };
     watch.enter(Phase::Working);
     let response = AssertUnwindSafe(handler.handle(head, body)).catch_unwind().await;
@@ -260,18 +272,26 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 /// Reads a body whole. One that arrived in one piece is not copied.
-async fn read_body(mut body: Incoming, max: usize) -> Result<Bytes, BodyError> {
+async fn read_body(
+    mut body: Incoming,
+    max: usize,
+    is_memory_short: impl Fn() -> bool,
+) -> Result<Bytes, BodyError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let mut too_large = announced > max;
+    let mut refused = (announced > max).then_some(BodyError::TooLarge { max });
     let mut whole = Bytes::new();
     let mut gathered = BytesMut::new();
     let mut length = 0_usize;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
         length = length.saturating_add(data.len());
-        too_large |= length > max;
-        if too_large {
-            gathered = BytesMut::new();
+        if length > max {
+            refused = Some(BodyError::TooLarge { max });
+        } else if refused.is_none() && length > SMALL_BODY_BYTES && is_memory_short() {
+            refused = Some(BodyError::NoMemory);
+        }
+        if refused.is_some() {
+            (whole, gathered) = (Bytes::new(), BytesMut::new());
             if length > max.saturating_mul(DISCARD_TIMES) {
                 break;
             }
@@ -285,10 +305,10 @@ async fn read_body(mut body: Incoming, max: usize) -> Result<Bytes, BodyError> {
             gathered.extend_from_slice(&data);
         }
     }
-    match too_large {
-        true => Err(BodyError::TooLarge { max }),
-        false if gathered.is_empty() => Ok(whole),
-        false => Ok(gathered.freeze()),
+    match refused {
+        Some(error) => Err(error),
+        None if gathered.is_empty() => Ok(whole),
+        None => Ok(gathered.freeze()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ const BIG_BYTES: usize = 64 * 1024 * 1024;
 struct TestHandler {
     started: Notify,
     go_on: Notify,
+    memory_is_short: AtomicBool,
 }
 
 impl Handler for TestHandler {
@@ -51,6 +53,10 @@ impl Handler for TestHandler {
             "/panic" => panic!("as asked"),
             _ => Reply::not_found().into(),
         }
+    }
+
+    fn is_memory_short(&self) -> bool {
+        self.memory_is_short.load(Ordering::Relaxed)
     }
 }
 
@@ -242,6 +248,19 @@ async fn bodies_that_are_too_large_are_refused() {
     endless.send("POST /echo HTTP/1.1\r\nhost: d\r\ncontent-length: 1000000000\r\n\r\n").await;
     endless.send(&"x".repeat(5000)).await;
     expect(endless.answer().await);
+}
+
+#[tokio::test]
+async fn large_bodies_are_refused_while_memory_is_short() {
+    let server = Server::start(|_| {});
+    let mut client = server.client().await;
+    let (small, large) = ("x".repeat(64 * 1024), "x".repeat(500_000));
+    for (is_short, expected) in [(true, 503), (false, 200)] {
+        server.handler.memory_is_short.store(is_short, Ordering::Relaxed);
+        let answer = client.post("/echo", &large).await;
+        assert_eq!(answer.status, expected, "{}", answer.body);
+        assert_eq!(client.post("/echo", &small).await.status, 200, "on the same connection");
+    }
 }
 
 #[tokio::test]
