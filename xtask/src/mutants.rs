@@ -34,6 +34,9 @@ pub(crate) struct MutantArgs {
     /// Only this part of all mutants, as 1/4
     #[arg(long)]
     shard: Option<String>,
+    /// Only these files, as crates/protocol/src/mode/saga.rs
+    #[arg(long)]
+    file: Vec<String>,
 }
 
 /// Who looks at a mutant.
@@ -132,6 +135,9 @@ impl Place {
         command.arg(&self.root);
         if let Some(shard) = &args.shard {
             command.args(["--shard", shard]);
+        }
+        for file in &args.file {
+            command.args(["--file", file]);
         }
         let status = command
             .args(how)

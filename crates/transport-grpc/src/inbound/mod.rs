@@ -6,9 +6,11 @@
 //!    with a listener of its own from `dtmd_transport::inbound::bind`.
 //! 2. `convert`: messages to and from what the engine speaks.
 //! 3. `dtm`, `admin`, `health`: one service each.
-//! 4. `problem`: which status a caller is told. `guard`: what every request passes through.
+//! 4. `problem`: which status a caller is told. `guard`: what every request passes through;
+//!    `bodies`: what is not read while memory is short.
 
 mod admin;
+mod bodies;
 mod convert;
 mod dtm;
 mod guard;
@@ -26,11 +28,14 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server as reflection;
+use tower_layer::{Identity, Stack};
 use tracing::{error, info};
 
 use crate::proto::DESCRIPTORS;
 use crate::proto::admin::admin_server::AdminServer;
 use crate::proto::dtmgimp::dtm_server::DtmServer;
+
+use bodies::BodiesLayer;
 
 pub use options::GrpcOptions;
 pub use problem::Problem;
@@ -74,7 +79,7 @@ fn router(
     engine: Engine,
     options: &GrpcOptions,
     shutdown: &watch::Receiver<bool>,
-) -> Result<Router, reflection::Error> {
+) -> Result<Router<Stack<BodiesLayer, Identity>>, reflection::Error> {
     let described = || {
         reflection::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -87,8 +92,9 @@ fn router(
     let admin = AdminServer::new(admin::Admin::new(engine.clone()))
         .max_decoding_message_size(max)
         .max_encoding_message_size(usize::MAX);
-    let health = HealthServer::new(health::Health::new(engine, shutdown.clone()));
+    let health = HealthServer::new(health::Health::new(engine.clone(), shutdown.clone()));
     let mut server = Server::builder()
+        .layer(BodiesLayer(engine))
         .max_connection_age(options.connection_age_max)
         .max_connection_age_grace(options.connection_age_grace)
         .max_concurrent_streams(options.streams_max)

@@ -98,6 +98,24 @@ async fn health_says_whether_transactions_are_accepted() {
 }
 
 #[tokio::test]
+async fn large_messages_are_refused_while_memory_is_short() {
+    let mut stage = Stage::start().await;
+    let of_size = |gid: &str, bytes: usize| {
+        let mut saga = request("saga", gid, &[("", "")]);
+        saga.bin_payloads = vec![vec![7; bytes].into()];
+        saga
+    };
+    stage.engine.note_memory(100, 100);
+    for (gid, bytes) in [("large", 200 << 10), ("small", 1)] {
+        let status = stage.dtm.submit(of_size(gid, bytes)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(status.message().contains("memory is short"), "{status:?}");
+    }
+    stage.engine.note_memory(10, 100);
+    stage.dtm.submit(of_size("large", 200 << 10)).await.unwrap();
+}
+
+#[tokio::test]
 async fn messages_have_a_limit() {
     let limits = Limits { payload_max_bytes: 8 << 20, ..Limits::default() };
     let engine_options = EngineOptions { limits, ..EngineOptions::default() };
