@@ -126,7 +126,17 @@ impl Place {
             Judge::Tests => (TIMEOUT_SECONDS, &["--", "--lib", "--tests"]),
             Judge::Simulation => (
                 SIMULATION_TIMEOUT_SECONDS,
-                &["--test-package", "dtmd-testkit", "--", "--test", "judge", "--", "--ignored"],
+                // The unchanged tree would be tested as the package that is changed.
+                &[
+                    "--baseline=skip",
+                    "--test-package",
+                    "dtmd-testkit",
+                    "--",
+                    "--test",
+                    "judge",
+                    "--",
+                    "--ignored",
+                ],
             ),
         };
         let mut command = Command::new(cargo_path());

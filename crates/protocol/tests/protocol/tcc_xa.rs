@@ -79,8 +79,10 @@ fn xa_is_always_posted() {
 #[test]
 fn an_undecided_one_is_rolled_back_at_its_timeout() {
     for (mut story, op) in [(tcc(), "cancel"), (xa(), "rollback")] {
+        story.follows(&["register 01 | prepared | -"]);
+        let timeout = story.global.created.after(Duration::from_secs(35));
+        assert_eq!(story.global.wake_at, timeout, "it is looked at when it times out");
         story.follows(&[
-            "register 01         | prepared | -",
             "after 34s           | prepared | -",
             &format!("after 1s       | aborting | 01 {op}"),
             &format!("register 02 refused | aborting | 01 {op}"),
@@ -135,12 +137,17 @@ fn the_number_of_branches_is_limited() {
 
 #[test]
 fn branches_without_a_url_count_as_done() {
-    let mut tcc = tcc();
-    tcc.follows(&["register 01 | prepared | -", "register 02 | prepared | -"]);
-    for row in &mut tcc.global.branches {
-        if row.branch_id.as_str() == "02" {
-            row.url = "".into();
+    // The one that would be called first has none.
+    for (mut story, empty, other) in [(tcc(), "02", "01 confirm"), (xa(), "01", "02 commit")] {
+        story.follows(&["register 01 | prepared | -", "register 02 | prepared | -"]);
+        for row in &mut story.global.branches {
+            if row.branch_id.as_str() == empty {
+                row.url = "".into();
+            }
         }
+        story.follows(&[
+            &format!("submit         | submitted | {other}"),
+            &format!("{other} SUCCESS | succeed  | -"),
+        ]);
     }
-    tcc.follows(&["submit | submitted | 01 confirm", "01 confirm SUCCESS | succeed | -"]);
 }
