@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The window at the start, and the smallest: retries go on beside any number of callers.
-const WINDOW_MIN: usize = 32;
+const WINDOW_MIN: usize = 16;
 /// By how much it grows at a time.
-const WINDOW_STEP: usize = 32;
+const WINDOW_STEP: usize = 8;
 /// How long what is due waits for room before it is looked at again.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How late a runtime with time to spare may be; its timers have a grain of a millisecond.
-const LATE_MAX: Duration = Duration::from_millis(3);
+const LATE_MAX: Duration = Duration::from_millis(2);
 
 /// The window.
 #[derive(Debug)]

@@ -116,6 +116,9 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
+/// The least that [`LimitsConfig::memory_max`] may be, in bytes.
+const MEMORY_MAX_LEAST: usize = 64 << 20;
+
 /// How much one caller may send, and how many may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
@@ -186,6 +189,11 @@ impl LimitsConfig {
                 let text = format!("{key} should not be less than {least}");
                 problems.push(Problem::new(key, text));
             }
+        }
+        // An idle server has half of it.
+        if self.memory_max != 0 && self.memory_max < MEMORY_MAX_LEAST {
+            let text = "MemoryMax should be 0, or not less than 64MiB".to_owned();
+            problems.push(Problem::new("MemoryMax", text));
         }
     }
 }

@@ -243,6 +243,7 @@ fn problems_name_the_option_and_its_origin() {
         ),
         ("Listen: 0.0.0.0:80\n", "Listen is `0.0.0.0:80`; it takes an IP address"),
         ("StepsMax: 0\n", "StepsMax should not be less than 1"),
+        ("MemoryMax: 1MiB\n", "MemoryMax should be 0, or not less than 64MiB"),
         ("AlertWebHook: example\n", "AlertWebHook should be a URL"),
         ("MicroService: {}\nJsonRpcPort: x\n", "JsonRpcPort is `x`"),
         ("TimeZoneOffset: Berlin\n", "TimeZoneOffset is `Berlin`; it takes hours from -14"),
