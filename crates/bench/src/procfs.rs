@@ -73,6 +73,16 @@ pub fn memory(pid: u32) -> Result<Memory> {
     Ok(Memory { now: size("VmRSS"), peak: size("VmHWM") })
 }
 
+/// Reads how much memory this machine has, in KiB.
+///
+/// # Errors
+///
+/// `/proc` is not Linux's.
+pub fn machine_memory() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    parse_status(&text, "MemTotal").context("/proc/meminfo has another form")
+}
+
 /// Reads the CPU time that anything on this machine has used, what a hypervisor took included.
 ///
 /// # Errors

@@ -219,12 +219,12 @@ impl Core {
             },
         };
         // What is known to exist goes before what would be new: it is what frees places again.
-        let origin = Origin::of(&message);
-        if matches!(origin, Origin::Asked) && self.memory.is_tight() && is_new(&message) {
-            return Err(EngineError::Overloaded("memory is short"));
+        let (origin, is_new) = (Origin::of(&message), is_new(&message));
+        if is_new {
+            self.memory.admit()?;
         }
         let places = match origin {
-            Origin::Asked if is_new(&message) => self.options.active_max,
+            Origin::Asked if is_new => self.options.active_max,
             Origin::Asked => self.options.active_max.saturating_mul(2),
             Origin::Due => due_max(&self.options),
         };

@@ -401,9 +401,14 @@ impl Engine {
         self.core.metrics.memory_max.set(gauge(max));
     }
 
-    /// Returns whether memory is so short that nothing new is accepted.
-    pub fn is_memory_short(&self) -> bool {
-        self.core.memory.is_tight()
+    /// Answers if a request's body of which so many bytes have come may be read on: a large one may
+    /// not while memory is short.
+    ///
+    /// # Errors
+    ///
+    /// `Overloaded`.
+    pub fn admit_body(&self, bytes: usize) -> Result<(), EngineError> {
+        self.core.memory.admit_body(bytes)
     }
 
     /// Looks at the store for an operator; may take seconds.

@@ -4,6 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{info, warn};
 
+use crate::error::EngineError;
+
+/// Bodies that are read even when memory is short: most requests, and those for what exists.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
+
 /// Told from outside how much memory the process has; the store and the transports use it as well
 /// as the engine.
 #[derive(Debug, Default)]
@@ -29,8 +34,17 @@ impl Memory {
         }
     }
 
-    /// Returns whether nothing new is to be accepted.
-    pub(crate) fn is_tight(&self) -> bool {
+    /// Refuses what is new while memory is short.
+    pub(crate) fn admit(&self) -> Result<(), EngineError> {
+        if self.is_tight() { Err(EngineError::Overloaded("memory is short")) } else { Ok(()) }
+    }
+
+    /// Refuses to read more of a large body while memory is short.
+    pub(crate) fn admit_body(&self, bytes: usize) -> Result<(), EngineError> {
+        if bytes > SMALL_BODY_BYTES { self.admit() } else { Ok(()) }
+    }
+
+    fn is_tight(&self) -> bool {
         self.tight.load(Ordering::Relaxed)
     }
 }

@@ -12,8 +12,7 @@ use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Bodies that are read even then: most requests, and those for what exists.
-const SMALL_BODY_BYTES: usize = 64 * 1024;
+use super::problem::Problem;
 
 /// Has every request's body looked after.
 #[derive(Clone)]
@@ -67,9 +66,8 @@ impl hyper::body::Body for Read {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
             self.length = self.length.saturating_add(data.len());
-            if self.length > SMALL_BODY_BYTES && self.engine.is_memory_short() {
-                let text = "the server is overloaded: memory is short; try again later";
-                return Poll::Ready(Some(Err(Status::unavailable(text))));
+            if let Err(error) = self.engine.admit_body(self.length) {
+                return Poll::Ready(Some(Err(Problem::from(error).into())));
             }
         }
         Poll::Ready(frame)

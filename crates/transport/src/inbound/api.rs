@@ -114,7 +114,7 @@ impl Handler for Api {
                 measured.route = route;
                 match body {
                     Ok(body) => self.reply(route, &head, name, &body).await,
-                    Err(error) => without_body(&error),
+                    Err(error) => without_body(error),
                 }
             }
             Found::Redirect(status, path) => match head.uri.query() {
@@ -133,8 +133,8 @@ impl Handler for Api {
         reply.into()
     }
 
-    fn is_memory_short(&self) -> bool {
-        self.engine.is_memory_short()
+    fn admit_body(&self, bytes: usize) -> Result<(), EngineError> {
+        self.engine.admit_body(bytes)
     }
 }
 
@@ -149,13 +149,13 @@ fn traced(route: Route) -> Option<bool> {
 }
 
 /// Answers a request whose body could not be had.
-pub(super) fn without_body(error: &BodyError) -> Reply {
+pub(super) fn without_body(error: BodyError) -> Reply {
     match error {
         BodyError::TooLarge { max } => {
             let text = format!("the request's body is larger than the limit of {max} bytes");
             Reply::message(413, &text).and_close()
         }
-        BodyError::NoMemory => Problem::from(EngineError::Overloaded("memory is short")).into(),
+        BodyError::Refused(error) => Problem::from(error).into(),
         BodyError::Broken(error) => {
             let text = format!("the request's body cannot be read: {error}");
             Reply::message(400, &text).and_close()

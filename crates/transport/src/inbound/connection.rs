@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use dtmd_engine::EngineError;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use http::request::Parts;
@@ -35,8 +36,6 @@ const BUFFER_MAX_BYTES: usize = 64 * 1024;
 /// How much of a body that is not wanted is read and dropped, in multiples of the limit, so that a
 /// client that is still sending reads the answer instead of a reset.
 const DISCARD_TIMES: usize = 4;
-/// Bodies that are read even when memory is short: most requests, and those for what exists.
-const SMALL_BODY_BYTES: usize = 64 * 1024;
 
 /// The bounds of a listener and of its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +64,8 @@ pub(super) enum BodyError {
     TooLarge {
         max: usize,
     },
-    /// Memory is short.
-    NoMemory,
+    /// There is no room for it.
+    Refused(EngineError),
     Broken(hyper::Error),
 }
 
@@ -79,9 +78,9 @@ pub(super) trait Handler: Send + Sync + 'static {
         body: Result<Bytes, BodyError>,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 
-    /// Whether memory is too short for large bodies.
-    fn is_memory_short(&self) -> bool {
-        false
+    /// Whether a body of which so many bytes have come may be read on.
+    fn admit_body(&self, _bytes: usize) -> Result<(), EngineError> {
+        Ok(())
     }
 }
 
@@ -254,8 +253,7 @@ async fn answer<H: Handler>(
         Ok(Bytes::new())
     } else {
         watch.enter(Phase::Body);
-        let is_short = || handler.is_memory_short();
-        read_body(body, limits.body_max_bytes, is_short).await
+        read_body(body, limits.body_max_bytes, |bytes| handler.admit_body(bytes)).await
     };
     watch.enter(Phase::Working);
     let response = AssertUnwindSafe(handler.handle(head, body)).catch_unwind().await;
@@ -275,7 +273,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 async fn read_body(
     mut body: Incoming,
     max: usize,
-    is_memory_short: impl Fn() -> bool,
+    admit: impl Fn(usize) -> Result<(), EngineError>,
 ) -> Result<Bytes, BodyError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut refused = (announced > max).then_some(BodyError::TooLarge { max });
@@ -287,8 +285,8 @@ async fn read_body(
         length = length.saturating_add(data.len());
         if length > max {
             refused = Some(BodyError::TooLarge { max });
-        } else if refused.is_none() && length > SMALL_BODY_BYTES && is_memory_short() {
-            refused = Some(BodyError::NoMemory);
+        } else if refused.is_none() {
+            refused = admit(length).err().map(BodyError::Refused);
         }
         if refused.is_some() {
             (whole, gathered) = (Bytes::new(), BytesMut::new());

@@ -82,7 +82,7 @@ impl Handler for TestClock {
     ) -> Response<Full<Bytes>> {
         let reply = match (super::guard::is_own_page_or_none(&head), body) {
             (false, _) => Reply::message(403, "not for pages of other sites"),
-            (true, Err(error)) => without_body(&error),
+            (true, Err(error)) => without_body(error),
             (true, Ok(body)) => self.dispatch(&head, &body).await.unwrap_or_else(Reply::from),
         };
         reply.into()

@@ -1,6 +1,6 @@
 //! Bounds, met from outside by a real process: slow and hostile callers (reliability.md T21), more
-//! work than can be done (T20), more than fits into memory, and a start with much to do (T16). A well-behaved caller beside
-//! them is answered all the time.
+//! work than can be done (T20), more than fits into memory, and a start with much to do (T16). A
+//! well-behaved caller beside them is answered all the time.
 
 mod callers;
 mod http2;

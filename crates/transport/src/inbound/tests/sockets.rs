@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dtmd_engine::EngineError;
 use http::Response;
 use http::request::Parts;
 use http_body_util::Full;
@@ -40,7 +41,7 @@ impl Handler for TestHandler {
     ) -> Response<Full<Bytes>> {
         let body = match body {
             Ok(body) => body,
-            Err(error) => return without_body(&error).into(),
+            Err(error) => return without_body(error).into(),
         };
         match head.uri.path() {
             "/echo" => Reply::text(200, body).into(),
@@ -55,8 +56,9 @@ impl Handler for TestHandler {
         }
     }
 
-    fn is_memory_short(&self) -> bool {
-        self.memory_is_short.load(Ordering::Relaxed)
+    fn admit_body(&self, bytes: usize) -> Result<(), EngineError> {
+        let is_short = self.memory_is_short.load(Ordering::Relaxed);
+        if is_short && bytes > 64 * 1024 { Err(EngineError::Overloaded("memory")) } else { Ok(()) }
     }
 }
 
