@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use dtmd_protocol::{Global, GlobalStatus, Timestamp, TransType};
+use dtmd_protocol::{GlobalStatus, Timestamp, TransType};
 use dtmd_store::Kv;
-use dtmd_store::record::{self, RecordError};
+use dtmd_store::record::{self, Head, RecordError};
 use serde::{Deserialize, Serialize};
 
 use crate::format::{Kind, Record};
@@ -101,25 +101,17 @@ pub(crate) fn type_of(code: u8) -> Option<TransType> {
     TYPES.get(usize::from(code)).copied()
 }
 
-/// Returns when a global ended: what its age in the history counts from.
-pub(crate) fn ended_at(global: &Global) -> Timestamp {
-    global.finished.or(global.rolled_back).unwrap_or_default()
-}
-
 impl<'a> PutEvent<'a> {
-    pub(crate) fn of(number: u64, global: &'a Global) -> Self {
+    pub(crate) fn of(number: u64, head: Head<'a>) -> Self {
         Self {
             number,
-            gid: Cow::Borrowed(global.gid.as_str()),
-            status: status_code(global.status),
-            trans_type: type_code(global.trans_type()),
-            created: global.created.0,
-            ended: ended_at(global).0,
+            gid: Cow::Borrowed(head.gid),
+            status: status_code(head.status),
+            trans_type: type_code(head.trans_type),
+            created: head.created.0,
+            // What its age in the history counts from.
+            ended: head.ended.unwrap_or_default().0,
         }
-    }
-
-    fn into_owned(self) -> PutEvent<'static> {
-        PutEvent { gid: Cow::Owned(self.gid.into_owned()), ..self }
     }
 
     /// Returns whether the global has ended.
@@ -166,10 +158,7 @@ impl<'a> Event<'a> {
     pub(crate) fn of(record: &Record<'a>) -> Result<Self, RecordError> {
         let number = record.number;
         Ok(match record.kind {
-            Kind::Put => {
-                let global = record::decode(record.payload)?;
-                Self::Put(PutEvent::of(number, &global).into_owned())
-            }
+            Kind::Put => Self::Put(PutEvent::of(number, record::head(record.payload)?)),
             Kind::Delta => Self::Delta { number },
             Kind::Delete => Self::Delete { numbers: decode(record.payload)? },
             Kind::KvPut => Self::KvPut(decode(record.payload)?),

@@ -18,7 +18,7 @@ pub(crate) const BATCH_HEADER: usize = 32;
 /// Length of what stands before a record's kind.
 const RECORD_HEADER: usize = 8;
 /// Batches start at multiples of this.
-const ALIGN: usize = 8;
+pub(crate) const ALIGN: usize = 8;
 /// Version of the format of segments. A later one is refused by name.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
@@ -307,10 +307,10 @@ struct BatchHeader {
     records: u32,
 }
 
-fn batch_header(segment: &[u8], at: usize, seed: u32) -> Option<BatchHeader> {
-    let header = segment.get(at..at + BATCH_HEADER)?;
-    let whole = u32_at(header, 0)? == BATCH_MAGIC
-        && batch_crc(seed, at as u64, header) == u32_at(header, 28)?;
+fn batch_header(bytes: &[u8], seed: u32, offset: u64) -> Option<BatchHeader> {
+    let header = bytes.get(..BATCH_HEADER)?;
+    let whole =
+        u32_at(header, 0)? == BATCH_MAGIC && batch_crc(seed, offset, header) == u32_at(header, 28)?;
     let body_len = usize::try_from(u32_at(header, 4)?).ok()?;
     let batch = BatchHeader { body_len, seq: u64_at(header, 8)?, records: u32_at(header, 16)? };
     whole.then_some(batch)
@@ -320,50 +320,49 @@ fn batch_header(segment: &[u8], at: usize, seed: u32) -> Option<BatchHeader> {
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     pub(crate) records: Vec<Record<'a>>,
-    /// Where the next one starts.
-    pub(crate) end: usize,
+    /// How far from its start the next one starts.
+    pub(crate) len: usize,
 }
 
-/// Verifies the batch at `at`, whose sequence number must be `seq`.
+/// Returns how many bytes the batch has that begins `bytes`, which were read at `offset`; its
+/// header must verify and its sequence number be `seq`.
+pub(crate) fn batch_len(bytes: &[u8], seed: u32, offset: u64, seq: u64) -> Option<usize> {
+    let header = batch_header(bytes, seed, offset).filter(|header| header.seq == seq)?;
+    BATCH_HEADER.checked_add(header.body_len)
+}
+
+/// Verifies the batch that begins `bytes`, which were read at `offset`; its sequence number must be
+/// `seq`.
 ///
 /// A kind of record that this release does not know makes it invalid, too: a later release that
 /// adds one raises the format version.
-pub(crate) fn read_batch(segment: &[u8], at: usize, seed: u32, seq: u64) -> Option<Batch<'_>> {
-    let header = batch_header(segment, at, seed).filter(|header| header.seq == seq)?;
-    let body = at + BATCH_HEADER;
-    let end = body.checked_add(header.body_len)?;
+pub(crate) fn read_batch(bytes: &[u8], seed: u32, offset: u64, seq: u64) -> Option<Batch<'_>> {
+    let header = batch_header(bytes, seed, offset).filter(|header| header.seq == seq)?;
+    let end = BATCH_HEADER.checked_add(header.body_len)?;
     let mut records = Vec::with_capacity(usize::try_from(header.records).ok()?.min(1 << 16));
-    let mut next = body;
+    let mut next = BATCH_HEADER;
     while next < end {
-        let record = read_record(segment.get(next..end)?, seed, next as u64)?;
+        let record = read_record(bytes.get(next..end)?, seed, offset + next as u64)?;
         next += record.len;
         records.push(record);
     }
     let complete = records.len() == usize::try_from(header.records).ok()?;
-    complete.then_some(Batch { records, end: end.next_multiple_of(ALIGN) })
+    complete.then_some(Batch { records, len: end.next_multiple_of(ALIGN) })
 }
 
-/// Returns where, after `at`, a batch begins whose sequence number is above `seq`.
+/// Returns where in `bytes`, which were read at `offset`, a batch begins whose sequence number is
+/// above `seq`. A header that does not end in them is not found.
 ///
 /// A batch is written only when the one before it has been synced. So such a batch proves that
-/// the bytes at `at` were once whole and durable: they are damaged, not torn.
-pub(crate) fn later_batch(segment: &[u8], at: usize, seed: u32, seq: u64) -> Option<usize> {
+/// the bytes before it were once whole and durable: they are damaged, not torn.
+pub(crate) fn later_batch(bytes: &[u8], seed: u32, offset: u64, seq: u64) -> Option<usize> {
     let magic = BATCH_MAGIC.to_le_bytes();
-    let mut next = (at + 1).next_multiple_of(ALIGN);
-    while next + BATCH_HEADER <= segment.len() {
-        if segment[next..next + 4] == magic
-            && batch_header(segment, next, seed).is_some_and(|header| header.seq > seq)
-        {
-            return Some(next);
-        }
-        next += ALIGN;
-    }
-    None
-}
-
-/// Returns whether a batch was begun at `at`, whole or not.
-pub(crate) fn is_begun(segment: &[u8], at: usize, seed: u32, seq: u64) -> bool {
-    batch_header(segment, at, seed).is_some_and(|header| header.seq == seq)
+    let starts = (0..bytes.len().saturating_sub(BATCH_HEADER - 1)).step_by(ALIGN);
+    let mut begun = starts.filter(|start| bytes[*start..*start + 4] == magic);
+    begun.find(|start| {
+        let header = batch_header(&bytes[*start..], seed, offset + *start as u64);
+        header.is_some_and(|header| header.seq > seq)
+    })
 }
 
 fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {

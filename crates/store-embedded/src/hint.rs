@@ -1,7 +1,7 @@
 //! What is in a sealed segment, in short, so that opening need not read it. A hint that is
 //! missing, old or broken costs time and nothing else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 
 use dtmd_store::record::RecordError;
@@ -9,50 +9,83 @@ use dtmd_store::record::RecordError;
 use crate::disk::{Disk, read_all};
 use crate::event::{self, Event, Placed};
 use crate::format::{SegmentHeader, hint_name};
+use crate::index::QuickMap;
 
 const MAGIC: &[u8; 8] = b"dtmdhint";
 const VERSION: u32 = 1;
 const HEADER: usize = 48;
 
-/// Drops events that a later one of the same segment makes void.
-pub(crate) fn prune(events: Vec<Placed<'_>>) -> Vec<Placed<'_>> {
-    // Before its last whole record, nothing of a global counts.
-    let mut from: HashMap<u64, usize> = HashMap::new();
-    let mut deleted: BTreeSet<u64> = BTreeSet::new();
-    for (at, placed) in events.iter().enumerate() {
-        match &placed.event {
-            Event::Put(put) => {
-                from.insert(put.number, at);
-                deleted.remove(&put.number);
-            }
-            Event::Delete { numbers } => deleted.extend(numbers),
-            _ => {}
-        }
-    }
-    let counts = |at: usize, number: u64| {
-        !deleted.contains(&number) && from.get(&number).is_none_or(|from| at >= *from)
-    };
-    let kept = events.into_iter().enumerate().filter(|(at, placed)| match &placed.event {
-        Event::Put(put) => counts(*at, put.number),
-        Event::Delta { number } => counts(*at, *number),
-        Event::Close => false,
-        _ => true,
-    });
-    kept.map(|(_, placed)| placed).collect()
+/// The events of a segment as bytes, to be written without those that a later one of the same
+/// segment makes void.
+#[derive(Debug, Default)]
+pub(crate) struct HintBuilder {
+    bytes: Vec<u8>,
+    /// What each event is about, and where its bytes end.
+    events: Vec<(About, usize)>,
+    /// Where the last whole record of each global is among them; before it, nothing of it counts.
+    last: QuickMap<u64, usize>,
+    deleted: BTreeSet<u64>,
 }
 
-/// Writes the hint of a sealed segment whose batches end before `end_seq`, at byte `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    Global(u64),
+    Other,
+}
+
+impl HintBuilder {
+    /// Adds the next event.
+    pub(crate) fn add(&mut self, placed: &Placed<'_>) -> Result<(), RecordError> {
+        let about = match &placed.event {
+            Event::Close => return Ok(()),
+            Event::Put(put) => {
+                self.last.insert(put.number, self.events.len());
+                self.deleted.remove(&put.number);
+                About::Global(put.number)
+            }
+            Event::Delta { number } => About::Global(*number),
+            Event::Delete { numbers } => {
+                self.deleted.extend(numbers);
+                About::Other
+            }
+            _ => About::Other,
+        };
+        self.bytes = event::encode(placed, std::mem::take(&mut self.bytes))?;
+        self.events.push((about, self.bytes.len()));
+        Ok(())
+    }
+
+    /// Returns the bytes of the events that count.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        let (mut kept, mut start) = (0, 0);
+        for (at, (about, end)) in self.events.iter().enumerate() {
+            let counts = match about {
+                About::Other => true,
+                About::Global(number) => {
+                    !self.deleted.contains(number)
+                        && self.last.get(number).is_none_or(|last| at >= *last)
+                }
+            };
+            if counts {
+                self.bytes.copy_within(start..*end, kept);
+                kept += end - start;
+            }
+            start = *end;
+        }
+        self.bytes.truncate(kept);
+        self.bytes
+    }
+}
+
+/// Writes the hint of a sealed segment whose batches end before `end_seq`, at byte `end`; `body` are
+/// its events, as [`HintBuilder::finish`] returns them.
 pub(crate) fn write(
     disk: &dyn Disk,
     header: &SegmentHeader,
     end_seq: u64,
     end: u64,
-    events: &[Placed<'_>],
+    body: &[u8],
 ) -> io::Result<()> {
-    let mut body = Vec::new();
-    for placed in events {
-        body = event::encode(placed, body).map_err(io::Error::other)?;
-    }
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
@@ -62,7 +95,7 @@ pub(crate) fn write(
     bytes.extend(end.to_le_bytes());
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes);
-    hasher.update(&body);
+    hasher.update(body);
     bytes.extend(hasher.finalize().to_le_bytes());
     bytes.resize(HEADER, 0);
     bytes.extend(body);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dtmd_protocol::{Gid, Global, Timestamp};
+use dtmd_store::record::Head;
 use dtmd_store::{Kv, Oldest, Totals};
 
 use crate::event::{PutEvent, status_of, type_of};
@@ -140,7 +141,7 @@ impl Index {
     /// Enters an unfinished global.
     pub(crate) fn put_live(&mut self, number: u64, live: Live) {
         self.remove(number);
-        let event = PutEvent::of(number, &live.global);
+        let event = PutEvent::of(number, Head::of(&live.global));
         let slot = self.slot(&event, Use::Live, Location::default());
         self.live_gids.insert(live.global.gid.clone(), number);
         self.count(&slot, 1);
@@ -160,7 +161,7 @@ impl Index {
             Some(old) => old.hash,
             None => self.hash(global.gid.as_str()),
         };
-        let slot = slot(hash, &PutEvent::of(number, global), Use::Finished, at);
+        let slot = slot(hash, &PutEvent::of(number, Head::of(global)), Use::Finished, at);
         self.by_hash.insert((slot.hash, number));
         self.count(&slot, 1);
         self.slots.set(number, slot);

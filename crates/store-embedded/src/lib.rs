@@ -5,7 +5,7 @@
 //! 1. `format`: the bytes of a segment, and how a torn tail is told from damage.
 //! 2. `store`: [`EmbeddedStore`], the promise of [`dtmd_store::Store`].
 //! 3. `stage`: how a batch is decided; `log`: how it is made durable.
-//! 4. `load`: what opening does; `hint`: what makes it quick.
+//! 4. `load`: what opening does, `batches` by `batches`; `hint`: what makes it quick.
 //! 5. `maintain`: how old segments go.
 //! 6. `inspect`: [`check`] and [`export`], without a server.
 //! 7. [`sim`]: the disk that fails on purpose.
@@ -13,6 +13,7 @@
 //! One thread commits at a time; readers never wait for a flush. There is no async runtime and no
 //! protocol rule in here. `docs/store-embedded.md` says what happens in every case of damage.
 
+mod batches;
 mod disk;
 mod error;
 mod event;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use dtmd_protocol::{Global, Timestamp};
 use dtmd_store::Kv;
-use dtmd_store::record::{self, Delta};
+use dtmd_store::record::{self, Delta, RecordError};
 
-use crate::disk::{Disk, read_all};
+use crate::batches::Batches;
+use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::event::{Event, Placed};
 use crate::format::{
@@ -84,11 +85,7 @@ impl Tail {
     pub(crate) fn last_batch(&self) -> Option<(u64, BatchBuilder)> {
         let (offset, bytes) = self.last.as_ref()?;
         let seq = self.next_seq - 1;
-        // The batch is read back at its place: checksums cover the offset.
-        let at = usize::try_from(*offset).ok()?;
-        let mut padded = vec![0; at];
-        padded.extend(bytes);
-        let batch = format::read_batch(&padded, at, self.file.seed, seq)?;
+        let batch = format::read_batch(bytes, self.file.seed, *offset, seq)?;
         let mut copy = BatchBuilder::new();
         for record in batch.records {
             copy.push_bytes(record.kind, record.number, record.payload);
@@ -263,15 +260,20 @@ impl Replay {
         file: &Arc<SegmentFile>,
         end_seq: Option<u64>,
     ) -> Result<(SegmentScan, Tail), OpenError> {
-        let bytes =
-            read_all(&*file.file).map_err(|source| io_error(disk, "reading a segment", source))?;
         self.next_number = self.next_number.max(file.header.next_number);
-        let (scan, last, next_seq) =
-            scan(&bytes, &file.header, end_seq, |placed| self.apply(file.header.id, placed))?;
-        let last = last.map(|at| {
-            let end = usize::try_from(scan.end).unwrap_or(bytes.len()).min(bytes.len());
-            (at as u64, bytes[at..end].to_vec())
-        });
+        let read_failed = |source| io_error(disk, "reading a segment", source);
+        let mut batches = Batches::of(file).map_err(read_failed)?;
+        let (scan, last, next_seq) = scan(disk, &mut batches, &file.header, end_seq, |placed| {
+            self.apply(file.header.id, placed);
+            Ok(())
+        })?;
+        let last = match last {
+            Some(at) => {
+                let len = usize::try_from(scan.end - at).unwrap_or(usize::MAX);
+                Some((at, batches.bytes(at, len).map_err(read_failed)?.to_vec()))
+            }
+            None => None,
+        };
         let tail = Tail { file: file.clone(), offset: scan.end, next_seq, last };
         Ok((scan, tail))
     }
@@ -395,49 +397,54 @@ fn read_chain(
 ///
 /// `end_seq` is known for all but the last segment: the walk must reach it. In the last one the
 /// log ends where no batch verifies, if nothing after that place proves otherwise.
-pub(crate) fn scan<'a>(
-    bytes: &'a [u8],
+pub(crate) fn scan(
+    disk: &dyn Disk,
+    batches: &mut Batches<'_>,
     header: &SegmentHeader,
     end_seq: Option<u64>,
-    mut apply: impl FnMut(Placed<'a>),
-) -> Result<(SegmentScan, Option<usize>, u64), OpenError> {
-    let (id, seed) = (header.id, header.seed());
-    let (mut at, mut last, mut seq) = (SEGMENT_HEADER, None, header.first_seq);
+    mut apply: impl FnMut(Placed<'_>) -> Result<(), RecordError>,
+) -> Result<(SegmentScan, Option<u64>, u64), OpenError> {
+    let id = header.id;
+    let failed = |source| io_error(disk, "reading a segment", source);
+    let (mut at, mut last, mut seq) = (SEGMENT_HEADER as u64, None, header.first_seq);
     let (mut records, mut torn) = (0, false);
     while end_seq != Some(seq) {
-        let Some(batch) = format::read_batch(bytes, at, seed, seq) else {
-            let offset = at as u64;
+        let Some(batch) = batches.batch(at, seq).map_err(failed)? else {
             if end_seq.is_some() {
-                return Err(OpenError::corrupt(id, offset, "a batch is not what was written"));
+                return Err(OpenError::corrupt(id, at, "a batch is not what was written"));
             }
-            if let Some(later) = format::later_batch(bytes, at, seed, seq) {
+            if let Some(later) = batches.later(at, seq).map_err(failed)? {
                 let why = format!("a batch is not what was written, and one follows at {later}");
-                return Err(OpenError::corrupt(id, offset, why));
+                return Err(OpenError::corrupt(id, at, why));
             }
-            torn = format::is_begun(bytes, at, seed, seq);
+            torn = batches.is_begun(at, seq).map_err(failed)?;
             if torn {
                 let segment = segment_name(id);
-                tracing::warn!(segment, offset, "a batch that was never acknowledged was cut off");
+                tracing::warn!(
+                    segment,
+                    offset = at,
+                    "a batch that was never acknowledged was cut off"
+                );
             }
             break;
         };
         for record in &batch.records {
-            let event = Event::of(record).map_err(|source| OpenError::Record {
+            // Segments are at most 1 GiB and a batch long.
+            let offset = u32::try_from(record.offset).unwrap_or(u32::MAX);
+            let len = u32::try_from(record.len).unwrap_or(u32::MAX);
+            let applied = Event::of(record).and_then(|event| apply(Placed { offset, len, event }));
+            applied.map_err(|source| OpenError::Record {
                 segment: segment_name(id),
                 offset: record.offset,
                 source,
             })?;
-            // Segments are at most 1 GiB and a batch long.
-            let offset = u32::try_from(record.offset).unwrap_or(u32::MAX);
-            let len = u32::try_from(record.len).unwrap_or(u32::MAX);
-            apply(Placed { offset, len, event });
             records += 1;
         }
         last = Some(at);
-        at = batch.end;
+        at += batch.len as u64;
         seq += 1;
     }
     let batches = seq - header.first_seq;
-    let scan = SegmentScan { id, batches, records, end: at as u64, hinted: false, torn };
+    let scan = SegmentScan { id, batches, records, end: at, hinted: false, torn };
     Ok((scan, last, seq))
 }

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use dtmd_store::{StoreError, record};
 
-use crate::disk::read_all;
+use crate::batches::Batches;
 use crate::error::OpenError;
 use crate::format::{BatchBuilder, Kind, Place, hint_name, segment_name};
-use crate::hint;
+use crate::hint::{self, HintBuilder};
 use crate::index::Index;
 use crate::load;
 use crate::segment::SegmentFile;
@@ -161,13 +161,14 @@ fn write_hint(
     end: u64,
 ) -> Result<(), StoreError> {
     let doing = "writing a hint";
-    let bytes = read_all(&*file.file).map_err(failed(doing))?;
-    let mut events = Vec::new();
+    let mut batches = Batches::of(file).map_err(failed(doing))?;
+    let mut hint = HintBuilder::default();
     // A segment that cannot be read gets no hint: opening will say what is wrong with it.
-    load::scan(&bytes, &file.header, Some(end_seq), |placed| events.push(placed))
-        .map_err(|error| unavailable(doing, error))?;
-    let events = hint::prune(events);
-    hint::write(&*shared.disk, &file.header, end_seq, end, &events).map_err(failed(doing))
+    load::scan(&*shared.disk, &mut batches, &file.header, Some(end_seq), |placed| {
+        hint.add(&placed)
+    })
+    .map_err(|error| unavailable(doing, error))?;
+    hint::write(&*shared.disk, &file.header, end_seq, end, &hint.finish()).map_err(failed(doing))
 }
 
 /// Retires the oldest segment, or moves some of what is needed out of it. Returns whether there

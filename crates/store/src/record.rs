@@ -3,21 +3,23 @@
 //! The way in:
 //!
 //! 1. [`encode`] and [`decode`]: a whole global as bytes, behind one byte of format version.
-//! 2. [`Delta`]: the difference between two states of one global, for stores that append.
-//! 3. [`to_json`] and [`from_json`]: the same record for people, one line each.
+//! 2. [`head`]: what an index keeps of a global, from those bytes.
+//! 3. [`Delta`]: the difference between two states of one global, for stores that append.
+//! 4. [`to_json`] and [`from_json`]: the same record for people, one line each.
 //!
 //! The bytes are those of the structs in `record/v1.rs`: the order of their members and variants
 //! **is** the format. A change of it is a new module `v2` with a conversion from `v1`; version 1
 //! stays readable for ever, and a fixture of it stays in the tests.
 
 mod delta;
+mod head_v1;
 mod payload;
 #[cfg(test)]
 mod tests;
 mod v1;
 mod write_v1;
 
-use dtmd_protocol::Global;
+use dtmd_protocol::{Global, GlobalStatus, Timestamp, TransType};
 
 pub use delta::Delta;
 
@@ -85,6 +87,44 @@ pub fn decode(bytes: &[u8]) -> Result<Global, RecordError> {
     read::<v1::GlobalV1>(bytes)?.try_into()
 }
 
+/// What an index keeps of a global.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// The global's name, as it was accepted.
+    pub gid: &'a str,
+    /// Its type.
+    pub trans_type: TransType,
+    /// Its status.
+    pub status: GlobalStatus,
+    /// When it was accepted.
+    pub created: Timestamp,
+    /// When it came to its end, if it did.
+    pub ended: Option<Timestamp>,
+}
+
+impl<'a> Head<'a> {
+    /// Returns the head of a global.
+    pub fn of(global: &'a Global) -> Self {
+        Self {
+            gid: global.gid.as_str(),
+            trans_type: global.trans_type(),
+            status: global.status,
+            created: global.created,
+            ended: global.finished.or(global.rolled_back),
+        }
+    }
+}
+
+/// Returns the head of the global of a record, whatever version it was written in. It costs a small
+/// part of what [`decode`] does: nothing is allocated, and what comes after it is not looked at.
+///
+/// # Errors
+///
+/// [`RecordError`], as [`decode`].
+pub fn head(bytes: &[u8]) -> Result<Head<'_>, RecordError> {
+    head_v1::head(body(bytes)?)
+}
+
 /// Returns a global as one line of JSON. Payloads are shown as text where they are UTF-8, as
 /// base64 otherwise; times are microseconds since the epoch.
 ///
@@ -134,16 +174,15 @@ impl postcard::ser_flavors::Flavor for Appending {
 
 /// Reads a record of a known version, to its last byte.
 fn read<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, RecordError> {
+    let (record, rest) = postcard::take_from_bytes(body(bytes)?).map_err(RecordError::malformed)?;
+    if rest.is_empty() { Ok(record) } else { Err(RecordError::Invalid { member: "length" }) }
+}
+
+/// Returns what stands behind the version, if it is one that is read.
+fn body(bytes: &[u8]) -> Result<&[u8], RecordError> {
     match bytes {
         [] => Err(RecordError::Empty),
-        [1, body @ ..] => {
-            let (record, rest) = postcard::take_from_bytes(body).map_err(RecordError::malformed)?;
-            if rest.is_empty() {
-                Ok(record)
-            } else {
-                Err(RecordError::Invalid { member: "length" })
-            }
-        }
+        [1, body @ ..] => Ok(body),
         [found, ..] => Err(RecordError::NewerVersion { found: *found }),
     }
 }

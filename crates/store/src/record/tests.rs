@@ -84,7 +84,7 @@ fn broken_bytes_are_refused_and_never_panic() {
     for at in 1..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 0xff;
-        let _ = decode(&flipped);
+        let _ = (decode(&flipped), super::head(&flipped));
     }
 }
 
@@ -254,6 +254,7 @@ proptest! {
         let bytes = encode(&global, Vec::new()).unwrap();
         prop_assert_eq!(&decode(&bytes).unwrap(), &global);
         let by_library = super::write(&super::v1::GlobalV1::from(&global), Vec::new()).unwrap();
+        prop_assert_eq!(super::head(&bytes).unwrap(), super::Head::of(&global));
         prop_assert_eq!(bytes, by_library, "the bytes are the format");
         prop_assert_eq!(&from_json(&to_json(&global).unwrap()).unwrap(), &global);
     }
@@ -268,7 +269,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(mut bytes in vec(any::<u8>(), 0..300)) {
         bytes.insert(0, 1);
-        let _ = decode(&bytes);
+        let _ = (decode(&bytes), super::head(&bytes));
         if let Ok(delta) = Delta::decode(&bytes) {
             let _ = delta.apply(&saga("a"));
         }
