@@ -224,7 +224,7 @@ fn shown(value: Option<f64>) -> String {
 pub fn budget_table(budgets: &[Budget]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["budget", "figure", "must", "aim", "measured", "met"]);
+    table.set_header(["budget", "figure", "must", "aim", "measured", "at reference speed", "met"]);
     for budget in budgets {
         let bound = |value| format!("{} {}", budget.bound, figure(value));
         table.add_row([
@@ -233,10 +233,11 @@ pub fn budget_table(budgets: &[Budget]) -> String {
             bound(budget.must),
             bound(budget.aim),
             figure(budget.measured),
+            budget.at_reference.map(figure).unwrap_or_default(),
             if budget.met { "yes" } else { "NO" }.to_owned(),
         ]);
     }
-    for column in 2..5 {
+    for column in 2..6 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

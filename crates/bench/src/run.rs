@@ -294,6 +294,7 @@ fn figures(report: &Report) -> Figures {
         p50_us: report.latency_us.p50,
         p99_us: report.latency_us.p99,
         server_us: report.cpu_us_per_tx.server,
+        participants_us: Some(report.cpu_us_per_tx.participants),
         flushes: report.flushes_per_tx,
         flush_us: report.flush_us,
         changes: report.changes_per_tx,

@@ -28,7 +28,7 @@ pub struct DestinationLimits {
     pub breaker_failures: u32,
     /// How long it stays open at first; doubles with each probe that fails.
     pub breaker_open: Duration,
-    /// How long it stays open at most.
+    /// How long it stays open at most: a service that is back is noticed so soon.
     pub breaker_open_max: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Default for DestinationLimits {
             concurrency: 64,
             breaker_failures: 10,
             breaker_open: Duration::from_secs(2),
-            breaker_open_max: Duration::from_secs(60),
+            breaker_open_max: Duration::from_secs(20),
         }
     }
 }
