@@ -28,7 +28,8 @@ pub struct DestinationLimits {
     pub breaker_failures: u32,
     /// How long it stays open at first; doubles with each probe that fails.
     pub breaker_open: Duration,
-    /// How long it stays open at most: a service that is back is noticed so soon.
+    /// How long it stays open at most, unless it does so at first: a service that is back is
+    /// noticed so soon.
     pub breaker_open_max: Duration,
 }
 
@@ -222,7 +223,7 @@ impl Destinations {
         if probe_failed || breaker.failures >= self.limits.breaker_failures {
             let factor = 1u32.checked_shl(breaker.opened).unwrap_or(u32::MAX);
             let open = self.limits.breaker_open.saturating_mul(factor);
-            let open = open.min(self.limits.breaker_open_max);
+            let open = open.min(self.limits.breaker_open_max.max(self.limits.breaker_open));
             if breaker.opened == 0 {
                 let (destination, failures) = (&destination.name, breaker.failures);
                 warn!(%destination, failures, "the destination is unreachable; calls wait");
@@ -365,6 +366,27 @@ mod tests {
         assert_eq!(all.admit(&all.get("http://b:1"), &a, timeout, t0), Admission::Call);
         assert!(!all.wait_again(&at, &[b]), "it is closed");
         assert_eq!(all.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn each_probe_that_fails_opens_it_for_twice_as_long_up_to_a_bound() {
+        for (first, expected) in [(2, [2, 4, 8, 16, 20, 20]), (30, [30; 6])] {
+            let limits = DestinationLimits {
+                breaker_failures: 1,
+                breaker_open: Duration::from_secs(first),
+                ..DestinationLimits::default()
+            };
+            let all = Destinations::new(limits);
+            let (at, gid) = (all.get("http://a:1"), Gid::new("a").unwrap());
+            let timeout = Duration::from_secs(3);
+            let mut now = Instant::now();
+            for seconds in expected.map(Duration::from_secs) {
+                assert_eq!(all.admit(&at, &gid, timeout, now), Admission::Call);
+                assert!(all.answered(&at, &gid, true, now).is_none());
+                assert_eq!(all.admit(&at, &gid, timeout, now), Admission::Postpone(seconds));
+                now += seconds;
+            }
+        }
     }
 
     #[test]

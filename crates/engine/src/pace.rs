@@ -48,3 +48,35 @@ impl Pace {
         self.window.store(next.max(WINDOW_MIN).min(self.max), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_follows_how_late_the_runtime_is() {
+        let (on_time, late) = (LATE_MAX, LATE_MAX + Duration::from_micros(1));
+        let pace = Pace::new(60);
+        let windows = |lateness: &[Duration]| -> Vec<usize> {
+            let judged = lateness.iter().map(|late| {
+                pace.judge(*late);
+                pace.window()
+            });
+            judged.collect()
+        };
+        assert_eq!(pace.window(), 16);
+        assert_eq!(windows(&[on_time; 3]), [24, 32, 40]);
+        assert_eq!(windows(&[late; 3]), [20, 16, 16]);
+        assert_eq!(windows(&[on_time; 7]), [24, 32, 40, 48, 56, 60, 60]);
+    }
+
+    #[test]
+    fn a_small_limit_is_never_exceeded() {
+        let pace = Pace::new(5);
+        assert_eq!(pace.window(), 5);
+        for late in [Duration::ZERO, Duration::from_secs(1)] {
+            pace.judge(late);
+            assert_eq!(pace.window(), 5, "{late:?}");
+        }
+    }
+}

@@ -323,7 +323,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Kind::Seconds,
         "5",
         "How long a host and port that does not answer is left alone before one call tries it \
-         again.",
+         again; twice as long after each try that fails, but not above 20 s unless this says so.",
     ),
     ours(
         "SubstringResult",
