@@ -80,9 +80,7 @@ impl Home {
     }
 
     pub(crate) fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
+        tail_of(&std::fs::read_to_string(self.log()).unwrap_or_default())
     }
 
     /// Waits until `connect` succeeds.
@@ -183,6 +181,18 @@ pub(crate) async fn signal_children(child: Option<&Child>, name: &str) -> anyhow
     Ok(())
 }
 
+/// Returns the last lines of a log, and before them the first ones that name an error: MariaDB's
+/// installer ends with more advice than is shown here.
+fn tail_of(log: &str) -> String {
+    const LAST: usize = 30;
+    const NAMED: usize = 10;
+    let lines: Vec<&str> = log.lines().collect();
+    let (before, last) = lines.split_at(lines.len().saturating_sub(LAST));
+    let names_one = |line: &&&str| ["ERROR", "FATAL", "PANIC"].iter().any(|it| line.contains(it));
+    let named = before.iter().filter(names_one).take(NAMED);
+    named.chain(last).copied().collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,5 +210,14 @@ mod tests {
         remove_leftovers();
         assert!(own.path().exists());
         assert!(!dead.path().exists());
+    }
+
+    #[test]
+    fn an_error_is_shown_even_where_advice_follows() {
+        let advice = "try this\n".repeat(40);
+        let shown = tail_of(&format!("begins\n[ERROR] no room\n{advice}"));
+        assert!(shown.starts_with("[ERROR] no room\ntry this\n"), "{shown}");
+        assert_eq!(shown.lines().count(), 31);
+        assert_eq!(tail_of("one\ntwo\n"), "one\ntwo");
     }
 }
