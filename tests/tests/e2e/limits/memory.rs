@@ -54,10 +54,12 @@ async fn new_transactions_are_refused_while_memory_is_short() {
     let (_, most) = memory(&server);
     assert!(most < MEMORY_MAX_KIB + OVERSHOOT_KIB, "{most} KiB");
 
-    // What exists comes to its end.
+    // What exists comes to its end. Its service is another one: at the slow one it would have to wait
+    // behind all that was accepted.
+    let other = Service::start().await;
     let branch = json!({
         "gid": "existing", "trans_type": "tcc", "branch_id": "01", "data": "{}",
-        "confirm": service.at("/confirm"), "cancel": service.at("/cancel"),
+        "confirm": other.at("/confirm"), "cancel": other.at("/cancel"),
     });
     server.post_ok("registerBranch", &branch).await;
     server.post_ok("submit", &json!({ "gid": "existing", "trans_type": "tcc" })).await;
