@@ -11,7 +11,7 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// The part of a segment that was read last.
 pub(crate) struct Batches<'f> {
-    segment: &'f SegmentFile,
+    pub(crate) segment: &'f SegmentFile,
     length: u64,
     bytes: Vec<u8>,
     /// Where in the segment they stand.

@@ -20,52 +20,43 @@ const HEADER: usize = 48;
 #[derive(Debug, Default)]
 pub(crate) struct HintBuilder {
     bytes: Vec<u8>,
-    /// What each event is about, and where its bytes end.
-    events: Vec<(About, usize)>,
+    /// The number of the global that each event is of, if it is of one, and where its bytes end.
+    events: Vec<(Option<u64>, usize)>,
     /// Where the last whole record of each global is among them; before it, nothing of it counts.
     last: QuickMap<u64, usize>,
     deleted: BTreeSet<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum About {
-    Global(u64),
-    Other,
-}
-
 impl HintBuilder {
     /// Adds the next event.
     pub(crate) fn add(&mut self, placed: &Placed<'_>) -> Result<(), RecordError> {
-        let about = match &placed.event {
+        let global = match &placed.event {
             Event::Close => return Ok(()),
             Event::Put(put) => {
                 self.last.insert(put.number, self.events.len());
                 self.deleted.remove(&put.number);
-                About::Global(put.number)
+                Some(put.number)
             }
-            Event::Delta { number } => About::Global(*number),
+            Event::Delta { number } => Some(*number),
             Event::Delete { numbers } => {
                 self.deleted.extend(numbers);
-                About::Other
+                None
             }
-            _ => About::Other,
+            _ => None,
         };
         self.bytes = event::encode(placed, std::mem::take(&mut self.bytes))?;
-        self.events.push((about, self.bytes.len()));
+        self.events.push((global, self.bytes.len()));
         Ok(())
     }
 
     /// Returns the bytes of the events that count.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let (mut kept, mut start) = (0, 0);
-        for (at, (about, end)) in self.events.iter().enumerate() {
-            let counts = match about {
-                About::Other => true,
-                About::Global(number) => {
-                    !self.deleted.contains(number)
-                        && self.last.get(number).is_none_or(|last| at >= *last)
-                }
-            };
+        for (at, (global, end)) in self.events.iter().enumerate() {
+            let counts = global.is_none_or(|number| {
+                !self.deleted.contains(&number)
+                    && self.last.get(&number).is_none_or(|last| at >= *last)
+            });
             if counts {
                 self.bytes.copy_within(start..*end, kept);
                 kept += end - start;

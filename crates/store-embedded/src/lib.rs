@@ -5,7 +5,7 @@
 //! 1. `format`: the bytes of a segment, and how a torn tail is told from damage.
 //! 2. `store`: [`EmbeddedStore`], the promise of [`dtmd_store::Store`].
 //! 3. `stage`: how a batch is decided; `log`: how it is made durable.
-//! 4. `load`: what opening does, `batches` by `batches`; `hint`: what makes it quick.
+//! 4. `load`: what opening does; `batches`: its way through a segment; `hint`: what makes it quick.
 //! 5. `maintain`: how old segments go.
 //! 6. `inspect`: [`check`] and [`export`], without a server.
 //! 7. [`sim`]: the disk that fails on purpose.

@@ -263,7 +263,7 @@ impl Replay {
         self.next_number = self.next_number.max(file.header.next_number);
         let read_failed = |source| io_error(disk, "reading a segment", source);
         let mut batches = Batches::of(file).map_err(read_failed)?;
-        let (scan, last, next_seq) = scan(disk, &mut batches, &file.header, end_seq, |placed| {
+        let (scan, last, next_seq) = scan(disk, &mut batches, end_seq, |placed| {
             self.apply(file.header.id, placed);
             Ok(())
         })?;
@@ -400,13 +400,12 @@ fn read_chain(
 pub(crate) fn scan(
     disk: &dyn Disk,
     batches: &mut Batches<'_>,
-    header: &SegmentHeader,
     end_seq: Option<u64>,
     mut apply: impl FnMut(Placed<'_>) -> Result<(), RecordError>,
 ) -> Result<(SegmentScan, Option<u64>, u64), OpenError> {
-    let id = header.id;
+    let SegmentHeader { id, first_seq, .. } = batches.segment.header;
     let failed = |source| io_error(disk, "reading a segment", source);
-    let (mut at, mut last, mut seq) = (SEGMENT_HEADER as u64, None, header.first_seq);
+    let (mut at, mut last, mut seq) = (SEGMENT_HEADER as u64, None, first_seq);
     let (mut records, mut torn) = (0, false);
     while end_seq != Some(seq) {
         let Some(batch) = batches.batch(at, seq).map_err(failed)? else {
@@ -444,7 +443,7 @@ pub(crate) fn scan(
         at += batch.len as u64;
         seq += 1;
     }
-    let batches = seq - header.first_seq;
+    let batches = seq - first_seq;
     let scan = SegmentScan { id, batches, records, end: at, hinted: false, torn };
     Ok((scan, last, seq))
 }

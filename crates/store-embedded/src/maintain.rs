@@ -164,10 +164,8 @@ fn write_hint(
     let mut batches = Batches::of(file).map_err(failed(doing))?;
     let mut hint = HintBuilder::default();
     // A segment that cannot be read gets no hint: opening will say what is wrong with it.
-    load::scan(&*shared.disk, &mut batches, &file.header, Some(end_seq), |placed| {
-        hint.add(&placed)
-    })
-    .map_err(|error| unavailable(doing, error))?;
+    load::scan(&*shared.disk, &mut batches, Some(end_seq), |placed| hint.add(&placed))
+        .map_err(|error| unavailable(doing, error))?;
     hint::write(&*shared.disk, &file.header, end_seq, end, &hint.finish()).map_err(failed(doing))
 }
 
