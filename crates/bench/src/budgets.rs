@@ -244,7 +244,7 @@ fn writes(options: &BenchOptions, figures: &Figures) -> Vec<Budget> {
     let (forced_max, lazy) = match options.mode {
         Mode::Saga => (steps, 1.0),
         Mode::Msg => (2.0, steps),
-        Mode::Tcc => (2.0 + steps, steps),
+        Mode::Tcc | Mode::Xa => (2.0 + steps, steps),
     };
     let writes = match (figures.forced, figures.changes) {
         // The end is lazy, but forced before a reply to a caller who waits for it.
@@ -274,6 +274,7 @@ mod tests {
     fn options(mode: Mode, steps: usize, concurrency: usize, wait: bool) -> BenchOptions {
         BenchOptions {
             binary: "dtmd".into(),
+            server: "dtmd".into(),
             mode,
             protocol: Protocol::Http,
             steps,

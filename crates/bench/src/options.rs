@@ -15,6 +15,9 @@ pub enum Mode {
     /// Prepare, so many registrations, submit, confirms. The tries are the application's business
     /// and not made.
     Tcc,
+    /// Prepare, so many registrations, submit, commits. What the branches do in their databases is
+    /// not the server's and not made.
+    Xa,
 }
 
 impl Mode {
@@ -25,6 +28,7 @@ impl Mode {
             Self::Saga => "saga",
             Self::Msg => "msg",
             Self::Tcc => "tcc",
+            Self::Xa => "xa",
         }
     }
 }
@@ -88,13 +92,15 @@ pub struct Target {
 /// A run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BenchOptions {
-    /// The `dtmd` binary that the server and the participants are started from.
+    /// The `dtmd` binary that the participants are started from.
     pub binary: PathBuf,
+    /// The `dtmd` binary that is measured: the server is started from it.
+    pub server: PathBuf,
     /// What is driven.
     pub mode: Mode,
     /// Over which protocol.
     pub protocol: Protocol,
-    /// Steps of a saga, targets of a message, branches of a TCC.
+    /// Steps of a saga, targets of a message, branches of a TCC or of XA.
     pub steps: usize,
     /// Transactions at once.
     pub concurrency: usize,

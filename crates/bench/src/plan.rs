@@ -120,12 +120,17 @@ impl Plan {
                     with_steps(&common, steps, |_| format!(r#"{{"action":"{base}/{tell}"}}"#));
                 vec![post("prepare", &body), post("submit", &body)]
             }
-            Mode::Tcc => {
+            Mode::Tcc | Mode::Xa => {
+                let urls = match mode {
+                    Mode::Xa => format!(r#""url":"{base}/{tell}""#),
+                    _ => format!(r#""confirm":"{base}/{tell}","cancel":"{base}/undo""#),
+                };
                 let whole = format!("{{{common}}}");
                 let mut requests = vec![post("prepare", &whole)];
                 requests.extend((1..=steps).map(|branch| {
                     let body = format!(
-                        r#"{{"gid":"{gid}","trans_type":"tcc","branch_id":"{branch:02}","data":"{{\"amount\":30}}","confirm":"{base}/{tell}","cancel":"{base}/undo"}}"#
+                        r#"{{"gid":"{gid}","trans_type":"{}","branch_id":"{branch:02}","data":"{{\"amount\":30}}",{urls}}}"#,
+                        mode.as_str()
                     );
                     post("registerBranch", &body)
                 }));
@@ -163,7 +168,7 @@ fn tells(mode: Mode, steps: usize, wait: bool) -> u32 {
     match (wait, mode) {
         (true, _) => 0,
         (false, Mode::Saga) => 1,
-        (false, Mode::Msg | Mode::Tcc) => u32::try_from(steps).unwrap_or(u32::MAX),
+        (false, Mode::Msg | Mode::Tcc | Mode::Xa) => u32::try_from(steps).unwrap_or(u32::MAX),
     }
 }
 
@@ -221,7 +226,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_told_nothing() {
-        for mode in [Mode::Saga, Mode::Msg, Mode::Tcc] {
+        for mode in [Mode::Saga, Mode::Msg, Mode::Tcc, Mode::Xa] {
             let plan = Plan::transaction(mode, 2, true, "h:1", "http://p:2");
             assert_eq!(plan.tells, 0);
             for (_, body) in bodies(&plan, &gid(1, 2)) {
@@ -239,6 +244,17 @@ mod tests {
         assert_eq!(paths, expected);
         assert_eq!(requests[2].1["branch_id"], "02");
         assert_eq!(plan.tells, 2);
+    }
+
+    #[test]
+    fn an_xa_branch_has_one_url_for_commit_and_rollback() {
+        let plan = Plan::transaction(Mode::Xa, 2, false, "h:1", "http://p:2");
+        let requests = bodies(&plan, &gid(1, 2));
+        assert_eq!((requests.len(), plan.tells), (4, 2));
+        let branch = &requests[1].1;
+        assert_eq!((&branch["trans_type"], &branch["branch_id"]), (&"xa".into(), &"01".into()));
+        assert_eq!(branch["url"], "http://p:2/tell");
+        assert!(branch.get("confirm").is_none());
     }
 
     #[test]

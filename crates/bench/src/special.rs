@@ -125,16 +125,3 @@ async fn fill(server: &Measured, plan: Plan, run: u32, count_max: u64) -> Result
     }
     Ok(())
 }
-
-/// Returns whether XA can be driven, and what to do as it cannot.
-///
-/// # Errors
-///
-/// Always, for now; the text says why.
-pub fn xa() -> Result<()> {
-    bail!(
-        "--mode xa needs databases with real branches, whose cost is not the server's: use \
-         `dtmd demo xa --mysql URL` to see it work, and --mode tcc for the server's own cost, \
-         which is the same"
-    )
-}

@@ -98,7 +98,7 @@ impl Measured {
             let address = address_of(&url)?;
             return Ok(Self { process: None, pid: *pid, address, grpc: *grpc, url, http });
         }
-        let mut server = ServerOptions::new(&options.binary, folder.store());
+        let mut server = ServerOptions::new(&options.server, folder.store());
         // The usual port may be another server's.
         server.grpc_port = Some(0);
         server = match &options.store {

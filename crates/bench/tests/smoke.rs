@@ -11,6 +11,7 @@ use dtmd_demo::process::{ServerOptions, ServerProcess};
 fn options(mode: Mode, wait: bool) -> Option<BenchOptions> {
     let binary = std::env::var_os("DTMD_BIN").map(PathBuf::from).filter(|path| path.is_file())?;
     Some(BenchOptions {
+        server: binary.clone(),
         binary,
         mode,
         protocol: Protocol::Http,
@@ -47,9 +48,13 @@ fn check(report: &Report) {
 
 #[tokio::test]
 async fn every_mode_ends_well() {
-    for (mode, wait) in
-        [(Mode::Saga, true), (Mode::Saga, false), (Mode::Msg, false), (Mode::Tcc, false)]
-    {
+    for (mode, wait) in [
+        (Mode::Saga, true),
+        (Mode::Saga, false),
+        (Mode::Msg, false),
+        (Mode::Tcc, false),
+        (Mode::Xa, false),
+    ] {
         let Some(options) = options(mode, wait) else { return };
         let report = run::run(&options, &|_| {}).await.unwrap();
         check(&report);
@@ -58,9 +63,13 @@ async fn every_mode_ends_well() {
 
 #[tokio::test]
 async fn every_mode_ends_well_over_grpc() {
-    for (mode, wait) in
-        [(Mode::Saga, true), (Mode::Saga, false), (Mode::Msg, false), (Mode::Tcc, true)]
-    {
+    for (mode, wait) in [
+        (Mode::Saga, true),
+        (Mode::Saga, false),
+        (Mode::Msg, false),
+        (Mode::Tcc, true),
+        (Mode::Xa, true),
+    ] {
         let Some(options) = options(mode, wait) else { return };
         let report = run::run(&BenchOptions { protocol: Protocol::Grpc, ..options }, &|_| {}).await;
         check(&report.unwrap());

@@ -13,7 +13,11 @@ pub(crate) fn record(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     match bytes.below(3) {
         0 => {
-            if let Ok(global) = record::decode(bytes.rest()) {
+            let bytes = bytes.rest();
+            let head = record::head(bytes);
+            if let Ok(global) = record::decode(bytes) {
+                let expected = Some(record::Head::of(&global));
+                assert_eq!(head.ok(), expected, "an index would hold something else");
                 stored_and_shown(&global);
                 used(&global);
             }

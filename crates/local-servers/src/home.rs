@@ -37,7 +37,7 @@ impl Home {
             .prefix(PREFIX)
             .tempdir()
             .context("cannot make a temporary directory")?;
-        if let Some(stamp) = process_stamp(std::process::id()) {
+        if let Ok(Some(stamp)) = process_stamp(std::process::id()) {
             std::fs::write(directory.path().join(USER_FILE), stamp)
                 .context("cannot write to the temporary directory")?;
         }
@@ -139,7 +139,9 @@ fn remove_leftovers() {
         }
         let Ok(stamp) = std::fs::read_to_string(entry.path().join(USER_FILE)) else { continue };
         let id = stamp.split(' ').next().and_then(|id| id.parse().ok());
-        if id.is_some_and(|id| process_stamp(id).as_deref() != Some(stamp.as_str())) {
+        // Who cannot be looked at may be there.
+        let Some(Ok(now)) = id.map(process_stamp) else { continue };
+        if now.as_deref() != Some(stamp.as_str()) {
             // Somebody else may remove it at the same time.
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -147,12 +149,22 @@ fn remove_leftovers() {
 }
 
 /// A process's id and start time, `None` if there is no such process (or no `/proc`).
-fn process_stamp(id: u32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+fn process_stamp(id: u32) -> std::io::Result<Option<String>> {
+    let stat = match std::fs::read_to_string(format!("/proc/{id}/stat")) {
+        Ok(stat) => stat,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     // The name may hold anything but comes last in parentheses; the start is the 20th field after.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let start = fields.split_ascii_whitespace().nth(19)?;
-    Some(format!("{id} {start}"))
+    let start =
+        stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(19));
+    Ok(start.map(|start| format!("{id} {start}")))
+}
+
+/// Whether this is what reading about a process says that has ended, before or meanwhile.
+fn is_gone(error: &std::io::Error) -> bool {
+    const ESRCH: i32 = 3;
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
 }
 
 /// Stops or continues a process, as `kill -STOP` and `kill -CONT` do.
@@ -202,7 +214,7 @@ mod tests {
         let own = tempfile::Builder::new().prefix(PREFIX).tempdir().unwrap();
         std::fs::write(
             own.path().join(USER_FILE),
-            process_stamp(std::process::id()).expect("Linux has /proc"),
+            process_stamp(std::process::id()).unwrap().expect("Linux has /proc"),
         )
         .unwrap();
         let dead = tempfile::Builder::new().prefix(PREFIX).tempdir().unwrap();

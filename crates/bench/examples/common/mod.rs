@@ -15,6 +15,7 @@ pub(crate) fn waiting_sagas() -> Result<BenchOptions> {
     let concurrency = arguments.next().map_or(Ok(64), |text| text.parse())?;
     ensure!(binary.is_file(), "{}: run `cargo build --release -p dtmd`", binary.display());
     Ok(BenchOptions {
+        server: binary.clone(),
         binary,
         mode: Mode::Saga,
         protocol: Protocol::Http,

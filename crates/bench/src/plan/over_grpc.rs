@@ -48,19 +48,22 @@ impl Plan {
                 message.query_prepared = format!("{base}/Act");
                 vec![Template::grpc(PREPARE, &message), Template::grpc(SUBMIT, &message)]
             }
-            Mode::Tcc => {
+            Mode::Tcc | Mode::Xa => {
                 let message = whole(Vec::new());
-                let mut requests = vec![Template::grpc(PREPARE, &message)];
-                requests.extend((1..=steps).map(|branch| {
-                    let urls = [
+                let urls = match mode {
+                    Mode::Xa => vec![("url".to_owned(), format!("{base}/{tell}"))],
+                    _ => vec![
                         ("confirm".to_owned(), format!("{base}/{tell}")),
                         ("cancel".to_owned(), format!("{base}/Undo")),
-                    ];
+                    ],
+                };
+                let mut requests = vec![Template::grpc(PREPARE, &message)];
+                requests.extend((1..=steps).map(|branch| {
                     let branch = BranchRequest {
                         gid: message.gid.clone(),
                         trans_type: message.trans_type.clone(),
                         branch_id: format!("{branch:02}"),
-                        data: urls.into(),
+                        data: urls.iter().cloned().collect(),
                         payload: PAYLOAD.to_vec(),
                     };
                     Template::grpc(REGISTER_BRANCH, &branch)
@@ -125,6 +128,16 @@ mod tests {
         assert_eq!((branch.gid, branch.branch_id.as_str()), (gid(1, 2), "02"));
         assert_eq!(branch.data["confirm"], format!("{BASE}/Act"));
         assert_eq!(plan.tells, 0);
+    }
+
+    #[test]
+    fn an_xa_branch_has_one_url_for_commit_and_rollback() {
+        let plan = Plan::grpc_transaction(Mode::Xa, 2, false, BASE);
+        let requests = messages(&plan, &gid(1, 2));
+        assert_eq!((requests.len(), plan.tells), (4, 2));
+        let branch = BranchRequest::decode(&requests[1].1[..]).unwrap();
+        assert_eq!((branch.trans_type.as_str(), branch.data.len()), ("xa", 1));
+        assert_eq!(branch.data["url"], format!("{BASE}/Tell"));
     }
 
     #[test]

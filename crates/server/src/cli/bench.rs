@@ -13,11 +13,11 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value = "saga")]
     pub mode: BenchMode,
 
-    /// How the server is asked and the participants are called; grpc for saga, msg and tcc
+    /// How the server is asked and the participants are called; grpc for saga, msg, tcc and xa
     #[arg(long, value_enum, default_value = "http")]
     pub protocol: ProtocolChoice,
 
-    /// Steps of a saga, targets of a message, branches of a TCC
+    /// Steps of a saga, targets of a message, branches of a TCC or of XA
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub steps: u16,
 
@@ -45,6 +45,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preload: u64,
 
+    /// Measure this build of dtmd, not this program, which still makes the load and answers the calls
+    #[arg(long, value_name = "FILE", conflicts_with = "target")]
+    pub server_binary: Option<PathBuf>,
+
     /// Drive this server, dtmd or DTM, instead of starting one
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
@@ -71,7 +75,7 @@ pub enum BenchMode {
     Msg,
     /// Try, confirm, cancel; the tries are not made
     Tcc,
-    /// Says why XA is not measured
+    /// XA: prepare, registrations, submit, commits; what branches do in databases is not made
     Xa,
     /// A server with nothing to do
     Idle,

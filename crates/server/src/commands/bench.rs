@@ -30,12 +30,12 @@ async fn measure(args: BenchArgs) -> anyhow::Result<()> {
         BenchMode::Saga | BenchMode::Idle | BenchMode::Restart => Mode::Saga,
         BenchMode::Msg => Mode::Msg,
         BenchMode::Tcc => Mode::Tcc,
-        BenchMode::Xa => return special::xa(),
+        BenchMode::Xa => Mode::Xa,
     };
     let measured = args.mode;
     let is_load = !matches!(measured, BenchMode::Idle | BenchMode::Restart);
     if args.protocol == ProtocolChoice::Grpc && !is_load {
-        bail!("--protocol grpc is for --mode saga, msg and tcc: leave it out here");
+        bail!("--protocol grpc is for --mode saga, msg, tcc and xa: leave it out here");
     }
     let options = options(args, mode)?;
     let special = match measured {
@@ -66,8 +66,10 @@ fn options(args: BenchArgs, mode: Mode) -> anyhow::Result<BenchOptions> {
         "memory" => StoreChoice::Memory,
         path => StoreChoice::Config(path.into()),
     };
+    let binary = std::env::current_exe().context("this program cannot find itself")?;
     Ok(BenchOptions {
-        binary: std::env::current_exe().context("this program cannot find itself")?,
+        server: args.server_binary.unwrap_or_else(|| binary.clone()),
+        binary,
         mode,
         protocol: match args.protocol {
             ProtocolChoice::Http => Protocol::Http,
