@@ -17,6 +17,8 @@ use crate::stage::{Asker, Folder, Measured, Participants, State};
 const PRELOAD_CONCURRENCY: usize = 256;
 /// The longest warm-up, and the longest measurement of a baseline.
 const SHORT_MAX: Duration = Duration::from_secs(2);
+/// Calls at once that tell the machine's speed.
+const YARDSTICK_CALLS: usize = 64;
 /// How long the last transactions may take to become final.
 const FINAL_MAX: Duration = Duration::from_secs(30);
 /// Transactions that are queried one by one where the server's totals prove the rest.
@@ -45,11 +47,15 @@ pub async fn run(options: &BenchOptions, progress: &dyn Fn(&str)) -> Result<Repo
         _ => None,
     };
     let echo = bench.echo().await?;
+    let before = bench.yardstick().await?;
     progress(&format!("measuring for {:.0} s", options.duration.as_secs_f64()));
     let window = bench.measure(&mut checked).await?;
+    let after = bench.yardstick().await?;
+    let bare_call_cpu_us = before.zip(after).map(|(before, after)| f64::midpoint(before, after));
     progress("checking every transaction's state");
     let (errors, error_texts) = checked.finish(&bench).await?;
     let mut report = window.report(&bench, echo, bare_call_us);
+    report.budgets = budgets::judge(options, &Figures { bare_call_cpu_us, ..figures(&report) });
     report.file_system = options.target.is_none().then(|| folder.file_system());
     report.rss_kib = bench.server.peak_kib();
     report.errors = errors;
@@ -153,6 +159,19 @@ impl Bench<'_> {
         Ok(running.finish().await.latencies.percentile_us(50.0))
     }
 
+    /// Returns what a call over HTTP costs the participants now when nobody else calls them, in
+    /// microseconds of CPU; `None` where their cost in the run itself tells the machine's speed.
+    async fn yardstick(&self) -> Result<Option<f64>> {
+        if self.options.protocol == Protocol::Http {
+            return Ok(None);
+        }
+        let address = self.participants.address;
+        let load = self.load(Plan::bare_call(&address.to_string()), YARDSTICK_CALLS, self.run);
+        let load = Load { address, protocol: Protocol::Http, ..load };
+        let window = self.window(Running::start(load).await?, self.short()).await?;
+        Ok(Some(per(window.participants.cpu, window.transactions)))
+    }
+
     async fn echo(&self) -> Result<Echo> {
         let plan = match self.options.protocol {
             Protocol::Http => Plan::echo(&self.server.address.to_string()),
@@ -252,7 +271,7 @@ impl Window {
         let flushes = store.map(|store| store.flushes.max(1.0));
         let flush_us =
             store.zip(flushes).map(|(store, flushes)| store.flush_seconds / flushes * 1e6);
-        let mut report = Report {
+        Report {
             mode: options.mode,
             protocol: options.protocol,
             steps: options.steps,
@@ -282,9 +301,7 @@ impl Window {
             echo,
             bare_call_us,
             budgets: Vec::new(),
-        };
-        report.budgets = budgets::judge(options, &figures(&report));
-        report
+        }
     }
 }
 
@@ -295,6 +312,7 @@ fn figures(report: &Report) -> Figures {
         p99_us: report.latency_us.p99,
         server_us: report.cpu_us_per_tx.server,
         participants_us: Some(report.cpu_us_per_tx.participants),
+        bare_call_cpu_us: None,
         flushes: report.flushes_per_tx,
         flush_us: report.flush_us,
         changes: report.changes_per_tx,
