@@ -36,7 +36,7 @@ async fn compare() -> Result<()> {
     let postgres = Postgres::start(DatabaseOptions { fsync: true }).await?;
     let folder = tempfile::tempdir()?;
     let measure = async |servers: usize| -> Result<f64> {
-        let fleet = start(&sagas.binary, folder.path(), postgres.port(), servers).await?;
+        let fleet = start(&sagas.server, folder.path(), postgres.port(), servers).await?;
         let options = |server: &ServerProcess| BenchOptions {
             target: Some(Target { url: server.url().to_owned(), grpc: None, pid: server.id() }),
             ..sagas.clone()

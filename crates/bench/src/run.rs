@@ -55,7 +55,7 @@ pub async fn run(options: &BenchOptions, progress: &dyn Fn(&str)) -> Result<Repo
     progress("checking every transaction's state");
     let (errors, error_texts) = checked.finish(&bench).await?;
     let mut report = window.report(&bench, echo, bare_call_us);
-    report.budgets = budgets::judge(options, &Figures { bare_call_cpu_us, ..figures(&report) });
+    report.budgets = budgets::judge(options, &figures(&report, bare_call_cpu_us));
     report.file_system = options.target.is_none().then(|| folder.file_system());
     report.rss_kib = bench.server.peak_kib();
     report.errors = errors;
@@ -160,9 +160,10 @@ impl Bench<'_> {
     }
 
     /// Returns what a call over HTTP costs the participants now when nobody else calls them, in
-    /// microseconds of CPU; `None` where their cost in the run itself tells the machine's speed.
+    /// microseconds of CPU; `None` where their cost in the run itself tells the machine's speed, or
+    /// nothing is judged.
     async fn yardstick(&self) -> Result<Option<f64>> {
-        if self.options.protocol == Protocol::Http {
+        if self.options.protocol == Protocol::Http || self.options.target.is_some() {
             return Ok(None);
         }
         let address = self.participants.address;
@@ -305,14 +306,14 @@ impl Window {
     }
 }
 
-fn figures(report: &Report) -> Figures {
+fn figures(report: &Report, bare_call_cpu_us: Option<f64>) -> Figures {
     Figures {
         tps: report.tps,
         p50_us: report.latency_us.p50,
         p99_us: report.latency_us.p99,
         server_us: report.cpu_us_per_tx.server,
         participants_us: Some(report.cpu_us_per_tx.participants),
-        bare_call_cpu_us: None,
+        bare_call_cpu_us,
         flushes: report.flushes_per_tx,
         flush_us: report.flush_us,
         changes: report.changes_per_tx,

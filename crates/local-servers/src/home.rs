@@ -155,10 +155,13 @@ fn process_stamp(id: u32) -> std::io::Result<Option<String>> {
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    // The name may hold anything but comes last in parentheses; the start is the 20th field after.
-    let start =
-        stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(19));
-    Ok(start.map(|start| format!("{id} {start}")))
+    Ok(field_after_name(&stat, 20).map(|start| format!("{id} {start}")))
+}
+
+/// Returns a field of `/proc/PID/stat`, the first behind the name being 1. The name may hold
+/// anything but comes last in parentheses.
+fn field_after_name(stat: &str, number: usize) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(number - 1)
 }
 
 /// Whether this is what reading about a process says that has ended, before or meanwhile.
@@ -178,11 +181,7 @@ pub(crate) async fn signal(child: Option<&Child>, name: &str) -> anyhow::Result<
 /// As [`signal`], for the children of a process.
 pub(crate) async fn signal_children(child: Option<&Child>, name: &str) -> anyhow::Result<()> {
     let id = child.and_then(Child::id).context("the server does not run")?;
-    let is_child = |stat: &str| {
-        // The parent is the second field after the name in parentheses.
-        let (_, fields) = stat.rsplit_once(')')?;
-        fields.split_ascii_whitespace().nth(1).map(|parent| parent == id.to_string())
-    };
+    let is_child = |stat: &str| field_after_name(stat, 2).map(|parent| parent == id.to_string());
     for entry in std::fs::read_dir("/proc").context("there is no /proc")?.flatten() {
         let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         if is_child(&stat) == Some(true) {

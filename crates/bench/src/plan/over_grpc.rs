@@ -1,5 +1,7 @@
 //! The same transactions over gRPC (spec 03).
 
+use std::collections::BTreeMap;
+
 use dtmd_demo::grpc::framed;
 use dtmd_demo::grpc::messages::{BranchRequest, TransOptions, TransRequest};
 use prost::Message;
@@ -51,11 +53,11 @@ impl Plan {
             Mode::Tcc | Mode::Xa => {
                 let message = whole(Vec::new());
                 let urls = match mode {
-                    Mode::Xa => vec![("url".to_owned(), format!("{base}/{tell}"))],
-                    _ => vec![
+                    Mode::Xa => BTreeMap::from([("url".to_owned(), format!("{base}/{tell}"))]),
+                    _ => BTreeMap::from([
                         ("confirm".to_owned(), format!("{base}/{tell}")),
                         ("cancel".to_owned(), format!("{base}/Undo")),
-                    ],
+                    ]),
                 };
                 let mut requests = vec![Template::grpc(PREPARE, &message)];
                 requests.extend((1..=steps).map(|branch| {
@@ -63,7 +65,7 @@ impl Plan {
                         gid: message.gid.clone(),
                         trans_type: message.trans_type.clone(),
                         branch_id: format!("{branch:02}"),
-                        data: urls.iter().cloned().collect(),
+                        data: urls.clone(),
                         payload: PAYLOAD.to_vec(),
                     };
                     Template::grpc(REGISTER_BRANCH, &branch)
