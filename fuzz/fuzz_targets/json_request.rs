@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dtmd_fuzz_targets::run("json_request", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dtmd_fuzz_targets::JSON_REQUEST.run(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dtmd_fuzz_targets::run("json_rpc", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dtmd_fuzz_targets::JSON_RPC.run(bytes));

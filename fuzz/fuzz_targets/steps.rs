@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dtmd_fuzz_targets::run("steps", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dtmd_fuzz_targets::STEPS.run(bytes));

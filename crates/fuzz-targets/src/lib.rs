@@ -27,38 +27,62 @@ pub const INPUT_MAX_BYTES: usize = 16 * 1024;
 pub struct Target {
     /// Its name, also of its corpus.
     pub name: &'static str,
-    /// What it does with the bytes.
-    pub run: fn(&[u8]),
+    run: fn(&[u8]),
 }
+
+impl Target {
+    /// Runs the target on some bytes.
+    ///
+    /// # Panics
+    ///
+    /// It found something.
+    pub fn run(&self, bytes: &[u8]) {
+        if bytes.len() <= INPUT_MAX_BYTES {
+            (self.run)(bytes);
+        }
+    }
+}
+
+// One constant each, and not only a table of all: libFuzzer goes over the counters of everything
+// that is linked after every input, so a program must hold its own target alone.
+
+/// Bodies of every JSON route.
+pub const JSON_REQUEST: Target = Target { name: "json_request", run: requests::json };
+/// JSON-RPC requests.
+pub const JSON_RPC: Target = Target { name: "json_rpc", run: requests::json_rpc };
+/// Services' answers.
+pub const ANSWER: Target = Target { name: "answer", run: requests::answer };
+/// Protobuf requests.
+#[cfg(feature = "network")]
+pub const GRPC_REQUEST: Target = Target { name: "grpc_request", run: grpc::request };
+/// Configuration files.
+#[cfg(feature = "configuration")]
+pub const CONFIGURATION: Target = Target { name: "configuration", run: configuration::read };
+/// Stored records.
+pub const RECORD: Target = Target { name: "record", run: records::record };
+/// Damaged segments of the log.
+pub const SEGMENT: Target = Target { name: "segment", run: segments::segment };
+/// Sequences of inputs to the protocol.
+pub const STEPS: Target = Target { name: "steps", run: steps::steps };
+/// URLs of branches, and addresses.
+#[cfg(feature = "network")]
+pub const URL: Target = Target { name: "url", run: urls::url };
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    Target { name: "json_request", run: requests::json },
-    Target { name: "json_rpc", run: requests::json_rpc },
-    Target { name: "answer", run: requests::answer },
+    JSON_REQUEST,
+    JSON_RPC,
+    ANSWER,
     #[cfg(feature = "network")]
-    Target { name: "grpc_request", run: grpc::request },
+    GRPC_REQUEST,
     #[cfg(feature = "configuration")]
-    Target { name: "configuration", run: configuration::read },
-    Target { name: "record", run: records::record },
-    Target { name: "segment", run: segments::segment },
-    Target { name: "steps", run: steps::steps },
+    CONFIGURATION,
+    RECORD,
+    SEGMENT,
+    STEPS,
     #[cfg(feature = "network")]
-    Target { name: "url", run: urls::url },
+    URL,
 ];
-
-/// Runs the target of a name on some bytes.
-///
-/// # Panics
-///
-/// There is no such target, or it found something.
-pub fn run(name: &str, bytes: &[u8]) {
-    let target = TARGETS.iter().find(|target| target.name == name);
-    let Some(target) = target else { panic!("there is no target {name}") };
-    if bytes.len() <= INPUT_MAX_BYTES {
-        (target.run)(bytes);
-    }
-}
 
 /// Bytes that are taken one by one, to make something other than text of them.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use dtmd_fuzz_targets::{TARGETS, run};
+use dtmd_fuzz_targets::TARGETS;
 use dtmd_testkit::rng::Rng;
 
 fn corpora() -> PathBuf {
@@ -23,7 +23,7 @@ fn every_corpus_file_is_answered_well() {
             let bytes = std::fs::read(&path).unwrap();
             count += 1;
             for target in TARGETS {
-                let ran = std::panic::catch_unwind(|| run(target.name, &bytes));
+                let ran = std::panic::catch_unwind(|| target.run(&bytes));
                 assert!(ran.is_ok(), "{} fails on {}", target.name, path.display());
             }
         }
@@ -80,7 +80,7 @@ fn mutated_corpora_are_answered_well() {
             let input = &inputs[random.index(inputs.len())];
             let other = &inputs[random.index(inputs.len())];
             let bytes = mutated(&mut random, input, other);
-            let ran = std::panic::catch_unwind(|| run(target.name, &bytes));
+            let ran = std::panic::catch_unwind(|| target.run(&bytes));
             assert!(ran.is_ok(), "{}: seed {seed}, round {round}: {bytes:?}", target.name);
         }
         let seconds = begun.elapsed().as_secs_f64();

@@ -13,7 +13,7 @@ pub(super) fn head(body: &[u8]) -> Result<Head<'_>, RecordError> {
     rest.bytes("namespace")?;
     let trans_type = rest.mode()?;
     let status = rest.status()?;
-    rest.byte("protocol")?;
+    rest.tag("protocol")?;
     rest.bytes("query_prepared")?;
     rest.bytes("custom_data")?;
     rest.options()?;
@@ -53,6 +53,11 @@ impl<'a> Rest<'a> {
             }
         }
         Err(RecordError::Invalid { member })
+    }
+
+    /// Reads which variant it is. One byte as it is written, but read as any number is.
+    fn tag(&mut self, member: &'static str) -> Read<u64> {
+        self.number(member)
     }
 
     /// Goes over a varint of any length.
@@ -108,7 +113,7 @@ impl<'a> Rest<'a> {
     }
 
     fn mode(&mut self) -> Read<TransType> {
-        Ok(match self.byte("mode")? {
+        Ok(match self.tag("mode")? {
             0 => {
                 self.byte("concurrent")?;
                 self.each("orders", |rest| rest.each("orders", |rest| rest.skip_number("orders")))?;
@@ -130,7 +135,7 @@ impl<'a> Rest<'a> {
     }
 
     fn status(&mut self) -> Read<GlobalStatus> {
-        Ok(match self.byte("status")? {
+        Ok(match self.tag("status")? {
             0 => GlobalStatus::Prepared,
             1 => GlobalStatus::Submitted,
             2 => GlobalStatus::Aborting,
@@ -155,14 +160,14 @@ impl<'a> Rest<'a> {
     }
 
     fn branch(&mut self) -> Read<()> {
-        const NAMED: u8 = 8;
+        const NAMED: u64 = 8;
         self.bytes("branch_id")?;
-        if self.byte("op")? == NAMED {
+        if self.tag("op")? == NAMED {
             self.bytes("op")?;
         }
         self.bytes("url")?;
         self.bytes("data")?;
-        self.byte("status")?;
+        self.tag("status")?;
         self.skip_number("attempts")?;
         self.skip_number("next_at")?;
         self.skip_number("created")?;
