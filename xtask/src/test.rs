@@ -97,7 +97,7 @@ pub(crate) fn failover(project: &Project) -> Result<bool> {
         let test = tests.iter().find(|test| test.package == END_TO_END && test.target == "e2e")?;
         stages.run("failover", || {
             let status = Command::new(&test.path)
-                .args(["--ignored", "--nocapture", "--test-threads=1", "failover"])
+                .args(["--ignored", "--nocapture", "--test-threads=1", "failover", "galera"])
                 .current_dir(&test.folder)
                 .env(BINARY_ENV, project.target.join("debug").join("dtmd"))
                 .status()?;

@@ -24,7 +24,7 @@ use crate::fold::{
 };
 use crate::inner::Inner;
 use crate::mark::{self, Mark};
-use crate::write::Writer;
+use crate::write::{Writer, exchanges};
 
 const DOING: &str = "committing a batch";
 /// The wait between two attempts grows from this …
@@ -267,7 +267,7 @@ impl<'a> Attempts<'a> {
         for ((cat, key), change) in &keys {
             writer.key(cat, key, change);
         }
-        let exchanges = writer.exchanges(!begun);
+        let exchanges = exchanges(writer.statements(!begun), conn);
         let (last, others) = exchanges.split_last().ok_or_else(|| DbError::other("no commit"))?;
         for exchange in others {
             conn.run(exchange).await?;

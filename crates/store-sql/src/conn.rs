@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mysql_async::consts::StatusFlags;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{OptsBuilder, Value};
 use tokio::task::JoinHandle;
@@ -49,6 +50,8 @@ pub(crate) struct Conn {
     timeout: Duration,
     /// Told whether there are answers.
     outage: Arc<Outage>,
+    /// A node of a Galera cluster; whether a transaction was begun on it and not ended.
+    cluster: Option<bool>,
     pub(crate) born: std::time::Instant,
     pub(crate) used: std::time::Instant,
 }
@@ -96,7 +99,8 @@ impl Conn {
         };
         let link = opening.await?;
         let now = std::time::Instant::now();
-        let mut conn = Self { link, timeout: options.timeout, outage, born: now, used: now };
+        let mut conn =
+            Self { link, timeout: options.timeout, outage, cluster: None, born: now, used: now };
         conn.run(&session(options)).await?;
         if let Link::Mysql(link) = &conn.link {
             let version = link.server_version();
@@ -104,8 +108,55 @@ impl Conn {
             if version.0 >= 10 {
                 let _ = conn.run("set session idle_transaction_timeout=15").await;
             }
+            conn.see_what_other_nodes_committed().await?;
         }
         Ok(conn)
+    }
+
+    /// On a Galera cluster, where a node may know of a commit a moment before the others: has
+    /// statements wait until their node has what the cluster had when they came. Without it a
+    /// global that one server acknowledged is unknown to a server on another node, and whether an
+    /// unclear commit was made could not be told by reading.
+    async fn see_what_other_nodes_committed(&mut self) -> Result<(), DbError> {
+        let answer = match self.run("show variables like 'wsrep_on'").await {
+            Ok(answer) => answer,
+            // Not every product that speaks this protocol knows the question.
+            Err(error) if error.kind == Kind::Other => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let row = answer.first().and_then(|rows| rows.first());
+        if row.is_some_and(|row| row.text(1).eq_ignore_ascii_case("on")) {
+            // Selects and beginnings, updates and deletes, inserts.
+            self.run("set session wsrep_sync_wait=7, wsrep_retry_autocommit=0").await?;
+            self.cluster = Some(false);
+        }
+        Ok(())
+    }
+
+    /// Whether the statements of a transaction may go in one exchange. Not on a Galera node: where
+    /// another node's commit undoes the transaction between two of them, the node may carry out
+    /// the rest by itself, and commits half of the batch.
+    pub(crate) fn takes_many(&self) -> bool {
+        self.cluster.is_none()
+    }
+
+    /// Notes on a Galera node whether a transaction is open, and fails if it ended without being
+    /// told to.
+    fn watch_transaction(&mut self, statements: &str) -> Result<(), DbError> {
+        let (Some(open), Link::Mysql(link)) = (&mut self.cluster, &self.link) else {
+            return Ok(());
+        };
+        *open |= statements.starts_with("begin");
+        if statements.ends_with("commit") || statements == "rollback" {
+            *open = false;
+        }
+        let flags = link.last_ok_packet().map(|packet| packet.status_flags());
+        let is_in = flags.is_some_and(|flags| flags.contains(StatusFlags::SERVER_STATUS_IN_TRANS));
+        if *open && !is_in {
+            *open = false;
+            return Err(DbError::race("the node has undone the transaction"));
+        }
+        Ok(())
     }
 
     /// Runs statements in one exchange; returns the rows of the selects among them.
@@ -136,7 +187,9 @@ impl Conn {
                     Err(error) if error.kind == Kind::Lost => self.outage.broken(),
                     Ok(_) | Err(_) => self.outage.ended(),
                 }
-                ran
+                let results = ran?;
+                self.watch_transaction(statements)?;
+                Ok(results)
             }
             Err(_) => {
                 let error = DbError::lost("the database did not answer in time");

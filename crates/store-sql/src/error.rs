@@ -84,6 +84,10 @@ impl DbError {
         Self { kind: Kind::Lost, source: Box::new(source), code: 0 }
     }
 
+    pub(crate) fn race(text: &str) -> Self {
+        Self { kind: Kind::Race, source: text.into(), code: 0 }
+    }
+
     pub(crate) fn other(text: impl Into<String>) -> Self {
         Self { kind: Kind::Other, source: text.into().into(), code: 0 }
     }

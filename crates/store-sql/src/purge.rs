@@ -6,6 +6,7 @@ use dtmd_store::{Purge, StoreError};
 use crate::error::{DbError, Kind};
 use crate::inner::Inner;
 use crate::text::clamp;
+use crate::write::exchanges;
 
 /// Globals deleted in one transaction: their locks are held for a moment only.
 const AT_ONCE: usize = 200;
@@ -92,12 +93,14 @@ impl Inner {
         let gids: Vec<String> = rows.iter().map(|row| row.text(0).into_owned()).collect();
         dialect.texts(&mut list, gids.iter().map(String::as_str));
         let (globals, branches) = (&dialect.globals, &dialect.branches);
-        lent.conn
-            .run(&format!(
-                "delete from {branches} where gid in {list};\
-                 delete from {globals} where gid in {list};commit"
-            ))
-            .await?;
+        let statements = vec![
+            format!("delete from {branches} where gid in {list}"),
+            format!("delete from {globals} where gid in {list}"),
+            "commit".to_owned(),
+        ];
+        for exchange in exchanges(statements, &lent.conn) {
+            lent.conn.run(&exchange).await?;
+        }
         self.pool.give_back(lent);
         let keys = rows.iter().filter_map(|row| {
             Some((TransType::parse(&row.text(1))?, GlobalStatus::parse(&row.text(2))?))

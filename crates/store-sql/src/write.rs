@@ -6,6 +6,7 @@ use dtmd_protocol::{Branch, Global, GlobalStatus, Timestamp};
 use dtmd_store::{BoxError, Lease, record};
 
 use crate::clock::Clock;
+use crate::conn::Conn;
 use crate::error::DbError;
 use crate::fold::{Change, KvChange};
 use crate::mark::{Mark, seal};
@@ -346,9 +347,9 @@ impl<'a> Writer<'a> {
         self.keys.push(out);
     }
 
-    /// Returns the exchanges that write everything; `begin` opens the transaction if it is not
-    /// open yet. The last one ends with the commit.
-    pub(crate) fn exchanges(self, begin: bool) -> Vec<String> {
+    /// Returns the statements that write everything; `begin` opens the transaction if it is not
+    /// open yet. The last one is the commit.
+    pub(crate) fn statements(self, begin: bool) -> Vec<String> {
         let mut statements = Vec::new();
         if begin {
             statements.push("begin".to_owned());
@@ -362,18 +363,27 @@ impl<'a> Writer<'a> {
         }
         statements.extend(self.keys);
         statements.push("commit".to_owned());
-        let mut exchanges: Vec<String> = Vec::new();
-        for statement in statements {
-            match exchanges.last_mut() {
-                Some(last) if last.len() + statement.len() < EXCHANGE_BYTES => {
-                    last.push(';');
-                    last.push_str(&statement);
-                }
-                _ => exchanges.push(statement),
-            }
-        }
-        exchanges
+        statements
     }
+}
+
+/// Returns the exchanges that a transaction's statements go in; each is one if the connection does
+/// not take many.
+pub(crate) fn exchanges(statements: Vec<String>, conn: &Conn) -> Vec<String> {
+    if !conn.takes_many() {
+        return statements;
+    }
+    let mut exchanges: Vec<String> = Vec::new();
+    for statement in statements {
+        match exchanges.last_mut() {
+            Some(last) if last.len() + statement.len() < EXCHANGE_BYTES => {
+                last.push(';');
+                last.push_str(&statement);
+            }
+            _ => exchanges.push(statement),
+        }
+    }
+    exchanges
 }
 
 #[derive(Clone, Copy)]

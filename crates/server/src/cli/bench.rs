@@ -103,17 +103,18 @@ pub enum BenchOutput {
 
 /// Reads a time with its unit.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "it takes a time such as 500ms, 10s or 1m, at most 24h".to_owned();
-    let end = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = text[..end].parse().map_err(|_| wrong())?;
-    let unit_ms = match &text[end..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
+    let wrong = || "it takes a time such as 500ms, 2.5s or 1m, at most 24h".to_owned();
+    let is_digit = |c: char| c.is_ascii_digit() || c == '.';
+    let end = text.find(|c| !is_digit(c)).ok_or_else(wrong)?;
+    let number: f64 = text[..end].parse().map_err(|_| wrong())?;
+    let unit_seconds = match &text[end..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
         _ => return Err(wrong()),
     };
-    let duration = number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(wrong)?;
+    let duration = Duration::try_from_secs_f64(number * unit_seconds).map_err(|_| wrong())?;
     let is_sensible = !duration.is_zero() && duration <= Duration::from_secs(24 * 3600);
     is_sensible.then_some(duration).ok_or_else(wrong)
 }
@@ -125,8 +126,11 @@ mod tests {
     #[test]
     fn times_need_a_unit() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2.5s"), Ok(Duration::from_millis(2500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "10", "0s", "s", "1d", "25h", "99999999999999999999s"] {
+        for wrong in
+            ["", "10", "0s", "s", "1d", ".s", "1.2.3s", "-1s", "25h", "99999999999999999999s"]
+        {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }

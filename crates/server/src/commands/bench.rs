@@ -1,6 +1,6 @@
 //! `dtmd bench` and the participants it starts.
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use dtmd_bench::{BenchOptions, Mode, Protocol, StoreChoice, Target, run, special};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -67,6 +67,9 @@ fn options(args: BenchArgs, mode: Mode) -> anyhow::Result<BenchOptions> {
         path => StoreChoice::Config(path.into()),
     };
     let binary = std::env::current_exe().context("this program cannot find itself")?;
+    if let Some(server) = &args.server_binary {
+        ensure!(server.is_file(), "--server-binary {}: there is no such program", server.display());
+    }
     Ok(BenchOptions {
         server: args.server_binary.unwrap_or_else(|| binary.clone()),
         binary,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,7 @@ async fn a_process_that_ends_at_any_named_place_leaves_the_banks_right() {
     let env = [("BREAKER_OPEN", "1"), ("DTMD_FAILPOINTS", orders.to_str().unwrap())];
     let mut server = Server::start_with(&[], &env).await;
     let book = Arc::new(Book::default());
-    let mut load = Load::begin(seed, std::slice::from_ref(&server), &banks, &book);
+    let mut load = Load::begin(seed, from_ref(&server), &banks, &book);
     let mut dice = Dice::new(seed);
     let mut met: BTreeMap<&str, u64> = BTreeMap::new();
     for round in 0..hits {
@@ -96,7 +97,7 @@ async fn a_process_that_ends_at_any_named_place_leaves_the_banks_right() {
             load.check();
         }
         let _all = load.pause().await;
-        check_quiet(&server, &book, &mut audit, &banks).await;
+        check_quiet(from_ref(&server), &book, &mut audit, &banks).await;
     }
     load.end().await;
     let (succeed, failed) = book.ends();

@@ -71,7 +71,7 @@ async fn failover_to_a_postgres_standby() {
 }
 
 /// What the servers share.
-enum SharedStore {
+pub(super) enum SharedStore {
     Mariadb(Mariadb),
     Postgres(Postgres),
     Redis(Redis),
@@ -83,6 +83,13 @@ enum SharedStore {
 }
 
 impl SharedStore {
+    /// Starts one of the servers.
+    pub(super) async fn server(&self, server: usize) -> Server {
+        let env = self.env(server);
+        let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Server::start_with(&[], &env).await
+    }
+
     /// The environment that makes a server use it.
     fn env(&self, server: usize) -> Vec<(String, String)> {
         let (driver, host, port, user, db) = match self {
@@ -159,9 +166,7 @@ async fn run(what: &str, mut store: SharedStore) {
     let (banks, mut audit) = open_banks(&folder).await;
     let mut servers = Vec::new();
     for server in 0..SERVERS {
-        let env = store.env(server);
-        let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        servers.push(Server::start_with(&[], &env).await);
+        servers.push(store.server(server).await);
     }
     let book = Arc::new(Book::default());
     let mut load = Load::begin(seed, &servers, &banks, &book);
@@ -177,7 +182,7 @@ async fn run(what: &str, mut store: SharedStore) {
         })
         .await;
     }
-    check_quiet(&servers[0], &book, &mut audit, &banks).await;
+    check_quiet(&servers, &book, &mut audit, &banks).await;
     drop(all);
     load.end().await;
     let (succeed, failed) = book.ends();

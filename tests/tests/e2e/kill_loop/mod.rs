@@ -11,8 +11,10 @@ mod book;
 mod failpoints;
 mod fleet;
 mod load;
+mod nodes;
 
 use std::io::Write as _;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,7 +48,7 @@ async fn kill_loop() {
     // Banks lose answers here all the time; one that is left alone for long only takes time.
     let mut server = Server::start_with(&[], &[("BREAKER_OPEN", "1")]).await;
     let book = Arc::new(Book::default());
-    let mut load = Load::begin(seed, std::slice::from_ref(&server), &banks, &book);
+    let mut load = Load::begin(seed, from_ref(&server), &banks, &book);
 
     let mut dice = Dice::new(seed);
     let mut done = 0;
@@ -62,7 +64,7 @@ async fn kill_loop() {
         load.check();
         if done % QUIET_EVERY == 0 || done == kills {
             let _all = load.pause().await;
-            check_quiet(&server, &book, &mut audit, &banks).await;
+            check_quiet(from_ref(&server), &book, &mut audit, &banks).await;
             if done % TELL_EVERY == 0 && done < kills {
                 tell(&format!("kill loop: {done} kills, {} acknowledged so far", book.accepted()));
             }
@@ -103,7 +105,8 @@ async fn check_after_restart(server: &Server, book: &Book, audit: &mut Audit) {
 }
 
 /// What holds when nobody begins anything any more and all retries have come to their end.
-async fn check_quiet(server: &Server, book: &Book, audit: &mut Audit, banks: &[Bank; 2]) {
+async fn check_quiet(servers: &[Server], book: &Book, audit: &mut Audit, banks: &[Bank; 2]) {
+    let server = &servers[0];
     for bank in banks {
         // Rules for calls that never came would meet nobody any more.
         let clear = json!({ "clear": true });
@@ -111,11 +114,15 @@ async fn check_quiet(server: &Server, book: &Book, audit: &mut Audit, banks: &[B
     }
     // In the order in which a transaction moves, so that none slips past from one to the next.
     for status in ["prepared", "submitted", "aborting"] {
-        until(&format!("no transaction that is {status}"), async || {
+        let begun = Instant::now();
+        loop {
             let list = server.get(&format!("all?status={status}&limit=1")).await.json();
-            (list["transactions"].as_array()?.is_empty()).then_some(())
-        })
-        .await;
+            let Some(gid) = list["transactions"][0]["gid"].as_str() else { break };
+            if begun.elapsed() > PATIENCE {
+                give_up(servers, gid, &format!("still {status}")).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     // Calls that were given up may still be held by a bank; then their effects are not all there.
     until("no call under way at a bank", async || {
@@ -138,12 +145,21 @@ async fn check_quiet(server: &Server, book: &Book, audit: &mut Audit, banks: &[B
     }
     audit.read(book);
     if let Err((gid, why)) = audit.check_settled(book) {
-        let query = server.query(&gid).await;
-        let log = server.log();
-        let log: Vec<_> = log.lines().filter(|line| line.contains(&gid)).collect();
-        panic!("{gid}: {why}\nthe server tells: {query}\nits log:\n{}", log.join("\n"));
+        give_up(servers, &gid, &why).await;
     }
     assert!(listed >= book.accepted(), "{listed} listed, {} accepted", book.accepted());
+}
+
+/// Fails the test with what every server knows of a transaction.
+async fn give_up(servers: &[Server], gid: &str, why: &str) {
+    let mut told = Vec::new();
+    for server in servers {
+        let query = server.query(gid).await;
+        let log = server.log();
+        let log: Vec<_> = log.lines().filter(|line| line.contains(gid)).collect();
+        told.push(format!("a server tells: {query}\nits log:\n{}", log.join("\n")));
+    }
+    panic!("{gid}: {why}\n{}", told.join("\n"));
 }
 
 /// Prints what the run met, and fails if it met nothing.
