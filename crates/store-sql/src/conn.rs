@@ -355,3 +355,36 @@ async fn run_postgres(
     }
     Ok(results)
 }
+
+#[cfg(test)]
+mod tests {
+    use dtmd_local_servers::shared::mariadb_database;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_ends_by_itself_on_a_cluster_is_told() -> anyhow::Result<()> {
+        let options = SqlOptions::from_url(&mariadb_database().await?)?;
+        let fails = |error: DbError| anyhow::anyhow!("{error:?}");
+        let mut conn = Conn::open(&options, true).await.map_err(fails)?;
+        assert!(conn.takes_many(), "this server is no cluster");
+        // What a node of a cluster does is done here by a rollback that hides among others.
+        let hidden = "do 1;rollback;do 1";
+        conn.run("begin;do 1").await.map_err(fails)?;
+        conn.run(hidden).await.map_err(fails)?;
+
+        conn.cluster = Some(false);
+        conn.run("do 1").await.map_err(fails)?;
+        conn.run("begin;select 1").await.map_err(fails)?;
+        let lost = conn.run(hidden).await;
+        assert!(lost.is_err_and(|error| error.kind == Kind::Race));
+        conn.run("do 1").await.map_err(fails)?;
+        for end in ["commit", "rollback"] {
+            conn.run("begin").await.map_err(fails)?;
+            conn.run("select 1").await.map_err(fails)?;
+            conn.run(end).await.map_err(fails)?;
+            conn.run("do 1").await.map_err(fails)?;
+        }
+        Ok(())
+    }
+}
