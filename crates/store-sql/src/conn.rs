@@ -50,10 +50,18 @@ pub(crate) struct Conn {
     timeout: Duration,
     /// Told whether there are answers.
     outage: Arc<Outage>,
-    /// A node of a Galera cluster; whether a transaction was begun on it and not ended.
-    cluster: Option<bool>,
+    server: Server,
     pub(crate) born: std::time::Instant,
     pub(crate) used: std::time::Instant,
+}
+
+/// What the connection is to.
+enum Server {
+    /// A server whose transactions end by our statements and by errors.
+    Single,
+    /// A node of a Galera cluster, whose transactions other nodes' commits undo. `open` says that
+    /// one was begun and not ended.
+    Node { open: bool },
 }
 
 enum Link {
@@ -99,8 +107,14 @@ impl Conn {
         };
         let link = opening.await?;
         let now = std::time::Instant::now();
-        let mut conn =
-            Self { link, timeout: options.timeout, outage, cluster: None, born: now, used: now };
+        let mut conn = Self {
+            link,
+            timeout: options.timeout,
+            outage,
+            server: Server::Single,
+            born: now,
+            used: now,
+        };
         conn.run(&session(options)).await?;
         if let Link::Mysql(link) = &conn.link {
             let version = link.server_version();
@@ -108,7 +122,7 @@ impl Conn {
             if version.0 >= 10 {
                 let _ = conn.run("set session idle_transaction_timeout=15").await;
             }
-            conn.see_what_other_nodes_committed().await?;
+            conn.adapt_to_cluster().await?;
         }
         Ok(conn)
     }
@@ -117,7 +131,7 @@ impl Conn {
     /// statements wait until their node has what the cluster had when they came. Without it a
     /// global that one server acknowledged is unknown to a server on another node, and whether an
     /// unclear commit was made could not be told by reading.
-    async fn see_what_other_nodes_committed(&mut self) -> Result<(), DbError> {
+    async fn adapt_to_cluster(&mut self) -> Result<(), DbError> {
         let answer = match self.run("show variables like 'wsrep_on'").await {
             Ok(answer) => answer,
             // Not every product that speaks this protocol knows the question.
@@ -128,7 +142,7 @@ impl Conn {
         if row.is_some_and(|row| row.text(1).eq_ignore_ascii_case("on")) {
             // Selects and beginnings, updates and deletes, inserts.
             self.run("set session wsrep_sync_wait=7, wsrep_retry_autocommit=0").await?;
-            self.cluster = Some(false);
+            self.server = Server::Node { open: false };
         }
         Ok(())
     }
@@ -137,13 +151,13 @@ impl Conn {
     /// another node's commit undoes the transaction between two of them, the node may carry out
     /// the rest by itself, and commits half of the batch.
     pub(crate) fn takes_many(&self) -> bool {
-        self.cluster.is_none()
+        matches!(self.server, Server::Single)
     }
 
     /// Notes on a Galera node whether a transaction is open, and fails if it ended without being
     /// told to.
     fn watch_transaction(&mut self, statements: &str) -> Result<(), DbError> {
-        let (Some(open), Link::Mysql(link)) = (&mut self.cluster, &self.link) else {
+        let (Server::Node { open }, Link::Mysql(link)) = (&mut self.server, &self.link) else {
             return Ok(());
         };
         *open |= statements.starts_with("begin");
@@ -373,7 +387,7 @@ mod tests {
         conn.run("begin;do 1").await.map_err(fails)?;
         conn.run(hidden).await.map_err(fails)?;
 
-        conn.cluster = Some(false);
+        conn.server = Server::Node { open: false };
         conn.run("do 1").await.map_err(fails)?;
         conn.run("begin;select 1").await.map_err(fails)?;
         let lost = conn.run(hidden).await;

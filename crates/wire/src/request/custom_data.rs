@@ -44,10 +44,9 @@ impl<'a> Members<'a> {
         if custom_data.is_empty() {
             return Ok(Self(HashMap::new()));
         }
-        let members = serde_json::from_str::<Option<HashMap<String, &'a RawValue>>>(custom_data)
+        let members = serde_json::from_str::<Option<Self>>(custom_data)
             .map_err(|error| RequestError::invalid(format!("custom_data: {error}")))?;
-        let members = members.unwrap_or_default().into_iter();
-        Ok(Self(members.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect()))
+        Ok(members.unwrap_or_else(|| Self(HashMap::new())))
     }
 
     /// Returns a member; one that is missing is as null.
@@ -55,6 +54,33 @@ impl<'a> Members<'a> {
         let text = self.0.get(name).map_or("null", |value| value.get());
         serde_json::from_str(text)
             .map_err(|error| RequestError::invalid(format!("custom_data.{name}: {error}")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> serde::de::Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map")
+            }
+            fn visit_map<A>(self, mut map: A) -> Result<Members<'de>, A::Error>
+            where
+                A: serde::de::MapAccess<'de>,
+            {
+                let mut members = HashMap::new();
+                // In the order of the text, so that of `Name` and `name`, too, the last one wins.
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    members.insert(name.to_ascii_lowercase(), value);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 

@@ -228,6 +228,10 @@ fn messages_and_workflows_read_their_custom_data() {
     assert_eq!(mode("msg", r#"{"delay":5}"#), msg(5));
     assert_eq!(mode("msg", r#"{"Delay":5}"#), msg(5));
     assert_eq!(mode("msg", "null"), msg(0));
+    // The last one wins, in any letter case, and the same one each time.
+    for _ in 0..50 {
+        assert_eq!(mode("msg", r#"{"delay":1,"Delay":2,"DELAY":3,"delAY":4}"#), msg(4));
+    }
     assert!(mode("msg", r#"{"delay":-5}"#).is_err());
     assert!(mode("msg", r#"{"delay":"5"}"#).is_err());
 
