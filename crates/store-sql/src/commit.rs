@@ -3,7 +3,8 @@
 //! 1. Where anything but new globals is written, the rows are locked in the order of their gids,
 //!    and read as far as the conditions need (one exchange).
 //! 2. Every write is decided on what is stored, in memory, several of one global folded into one.
-//! 3. What holds is written and committed (one exchange, more for large batches).
+//! 3. What holds is written and committed (one exchange, more for large batches; on a node of a
+//!    cluster one for each statement).
 //!
 //! Whether a transaction whose connection was lost has been committed is not guessed: every batch
 //! has a nonce, which it leaves in every row that it writes. The batch is tried again under the
