@@ -15,7 +15,7 @@ use crate::inner::{Inner, chain};
 use crate::mark::Mark;
 use crate::read::in_order;
 use crate::rows::{Stored, select_globals};
-use crate::write::{Writer, exchanges};
+use crate::write::Writer;
 
 /// How often another server may be quicker before the claim ends without anything.
 const ROUNDS_MAX: usize = 16;
@@ -163,7 +163,7 @@ impl Inner {
             writer.change(&change, Some(&stored.mark))?;
             taken.insert(stored.mark.gid, after);
         }
-        for exchange in exchanges(writer.statements(false), conn) {
+        for exchange in conn.exchanges(writer.statements(false)) {
             conn.run(&exchange).await?;
         }
         Ok(taken)

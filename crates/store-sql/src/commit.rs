@@ -25,7 +25,7 @@ use crate::fold::{
 };
 use crate::inner::Inner;
 use crate::mark::{self, Mark};
-use crate::write::{Writer, exchanges};
+use crate::write::Writer;
 
 const DOING: &str = "committing a batch";
 /// The wait between two attempts grows from this …
@@ -268,7 +268,7 @@ impl<'a> Attempts<'a> {
         for ((cat, key), change) in &keys {
             writer.key(cat, key, change);
         }
-        let exchanges = exchanges(writer.statements(!begun), conn);
+        let exchanges = conn.exchanges(writer.statements(!begun));
         let (last, others) = exchanges.split_last().ok_or_else(|| DbError::other("no commit"))?;
         for exchange in others {
             conn.run(exchange).await?;

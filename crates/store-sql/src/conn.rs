@@ -15,6 +15,9 @@ use crate::outage::Outage;
 use crate::text::unhex;
 use crate::tls;
 
+/// An exchange longer than this is ended, and another begun.
+const EXCHANGE_BYTES: usize = 2 * 1024 * 1024;
+
 /// One row: the columns in the order of the select.
 #[derive(Debug)]
 pub(crate) struct Row(Vec<Option<Vec<u8>>>);
@@ -147,11 +150,26 @@ impl Conn {
         Ok(())
     }
 
-    /// Whether the statements of a transaction may go in one exchange. Not on a Galera node: where
-    /// another node's commit undoes the transaction between two of them, the node may carry out
-    /// the rest by itself, and commits half of the batch.
-    pub(crate) fn takes_many(&self) -> bool {
-        matches!(self.server, Server::Single)
+    /// Returns the exchanges that a transaction's statements go in.
+    ///
+    /// On a Galera node each is one: where another node's commit undoes the transaction between
+    /// two statements of an exchange, the node may carry out the rest by itself, and commits half
+    /// of the batch.
+    pub(crate) fn exchanges(&self, statements: Vec<String>) -> Vec<String> {
+        if matches!(self.server, Server::Node { .. }) {
+            return statements;
+        }
+        let mut exchanges: Vec<String> = Vec::new();
+        for statement in statements {
+            match exchanges.last_mut() {
+                Some(last) if last.len() + statement.len() < EXCHANGE_BYTES => {
+                    last.push(';');
+                    last.push_str(&statement);
+                }
+                _ => exchanges.push(statement),
+            }
+        }
+        exchanges
     }
 
     /// Notes on a Galera node whether a transaction is open, and fails if it ended without being
@@ -381,13 +399,15 @@ mod tests {
         let options = SqlOptions::from_url(&mariadb_database().await?)?;
         let fails = |error: DbError| anyhow::anyhow!("{error:?}");
         let mut conn = Conn::open(&options, true).await.map_err(fails)?;
-        assert!(conn.takes_many(), "this server is no cluster");
+        let one_by_one = || vec!["do 1".to_owned(), "do 2".to_owned()];
+        assert_eq!(conn.exchanges(one_by_one()), ["do 1;do 2"], "this server is no cluster");
         // What a node of a cluster does is done here by a rollback that hides among others.
         let hidden = "do 1;rollback;do 1";
         conn.run("begin;do 1").await.map_err(fails)?;
         conn.run(hidden).await.map_err(fails)?;
 
         conn.server = Server::Node { open: false };
+        assert_eq!(conn.exchanges(one_by_one()), one_by_one());
         conn.run("do 1").await.map_err(fails)?;
         conn.run("begin;select 1").await.map_err(fails)?;
         let lost = conn.run(hidden).await;

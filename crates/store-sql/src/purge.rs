@@ -6,7 +6,6 @@ use dtmd_store::{Purge, StoreError};
 use crate::error::{DbError, Kind};
 use crate::inner::Inner;
 use crate::text::clamp;
-use crate::write::exchanges;
 
 /// Globals deleted in one transaction: their locks are held for a moment only.
 const AT_ONCE: usize = 200;
@@ -98,7 +97,7 @@ impl Inner {
             format!("delete from {globals} where gid in {list}"),
             "commit".to_owned(),
         ];
-        for exchange in exchanges(statements, &lent.conn) {
+        for exchange in lent.conn.exchanges(statements) {
             lent.conn.run(&exchange).await?;
         }
         self.pool.give_back(lent);

@@ -6,7 +6,6 @@ use dtmd_protocol::{Branch, Global, GlobalStatus, Timestamp};
 use dtmd_store::{BoxError, Lease, record};
 
 use crate::clock::Clock;
-use crate::conn::Conn;
 use crate::error::DbError;
 use crate::fold::{Change, KvChange};
 use crate::mark::{Mark, seal};
@@ -16,8 +15,6 @@ use crate::text::{Dialect, clamp};
 
 /// A statement longer than this is ended, and another begun.
 const STATEMENT_BYTES: usize = 512 * 1024;
-/// An exchange longer than this is ended, and another begun.
-const EXCHANGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Every column of a global but `id`.
 const ALL: &[&str] = &[
@@ -365,25 +362,6 @@ impl<'a> Writer<'a> {
         statements.push("commit".to_owned());
         statements
     }
-}
-
-/// Returns the exchanges that a transaction's statements go in; each is one if the connection does
-/// not take many.
-pub(crate) fn exchanges(statements: Vec<String>, conn: &Conn) -> Vec<String> {
-    if !conn.takes_many() {
-        return statements;
-    }
-    let mut exchanges: Vec<String> = Vec::new();
-    for statement in statements {
-        match exchanges.last_mut() {
-            Some(last) if last.len() + statement.len() < EXCHANGE_BYTES => {
-                last.push(';');
-                last.push_str(&statement);
-            }
-            _ => exchanges.push(statement),
-        }
-    }
-    exchanges
 }
 
 #[derive(Clone, Copy)]

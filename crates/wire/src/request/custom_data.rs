@@ -1,5 +1,6 @@
 //! `custom_data`, whose shape depends on the type (spec 01 §1.5).
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +36,27 @@ pub(super) fn mode(
     }
 }
 
-/// The members of `custom_data`, by name in lower case: DTM's decoder does not care for the case.
-struct Members<'a>(HashMap<String, &'a RawValue>);
+/// A member's name in lower case: DTM's decoder does not care for the case.
+#[derive(PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "String")]
+struct Name(String);
+
+impl From<String> for Name {
+    fn from(mut name: String) -> Self {
+        name.make_ascii_lowercase();
+        Self(name)
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The members of `custom_data`. They are put in in the order of the text, so that of several with
+/// one name, in any case, the last one wins.
+struct Members<'a>(HashMap<Name, &'a RawValue>);
 
 impl<'a> Members<'a> {
     /// Empty text and null have no members.
@@ -44,9 +64,9 @@ impl<'a> Members<'a> {
         if custom_data.is_empty() {
             return Ok(Self(HashMap::new()));
         }
-        let members = serde_json::from_str::<Option<Self>>(custom_data)
+        let members = serde_json::from_str::<Option<HashMap<Name, &'a RawValue>>>(custom_data)
             .map_err(|error| RequestError::invalid(format!("custom_data: {error}")))?;
-        Ok(members.unwrap_or_else(|| Self(HashMap::new())))
+        Ok(Self(members.unwrap_or_default()))
     }
 
     /// Returns a member; one that is missing is as null.
@@ -54,33 +74,6 @@ impl<'a> Members<'a> {
         let text = self.0.get(name).map_or("null", |value| value.get());
         serde_json::from_str(text)
             .map_err(|error| RequestError::invalid(format!("custom_data.{name}: {error}")))
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-
-        impl<'de> serde::de::Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a map")
-            }
-            fn visit_map<A>(self, mut map: A) -> Result<Members<'de>, A::Error>
-            where
-                A: serde::de::MapAccess<'de>,
-            {
-                let mut members = HashMap::new();
-                // In the order of the text, so that of `Name` and `name`, too, the last one wins.
-                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    members.insert(name.to_ascii_lowercase(), value);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(MembersVisitor)
     }
 }
 

@@ -117,8 +117,12 @@ async fn check_quiet(servers: &[Server], book: &Book, audit: &mut Audit, banks: 
         let begun = Instant::now();
         loop {
             let list = server.get(&format!("all?status={status}&limit=1")).await.json();
-            let Some(gid) = list["transactions"][0]["gid"].as_str() else { break };
+            if list["transactions"].as_array().is_some_and(Vec::is_empty) {
+                break;
+            }
             if begun.elapsed() > PATIENCE {
+                let gid = list["transactions"][0]["gid"].as_str();
+                let Some(gid) = gid else { panic!("no list of what is {status}: {list}") };
                 give_up(servers, gid, &format!("still {status}")).await;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
