@@ -23,6 +23,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 pub(crate) enum Language {
     /// Our own code on Go's libraries; only its services take part here.
     Go,
+    /// DTM's `github.com/dtm-labs/client`.
+    GoSdk,
     /// DTM's `dtmcli-java`.
     Java,
     /// DTM's `dtmcli` of PyPI.
@@ -46,11 +48,12 @@ pub(crate) struct Ready {
 }
 
 impl Language {
-    pub(crate) const ALL: [Self; 3] = [Self::Go, Self::Java, Self::Python];
+    pub(crate) const ALL: [Self; 4] = [Self::Go, Self::GoSdk, Self::Java, Self::Python];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Go => "go",
+            Self::GoSdk => "go-sdk",
             Self::Java => "java",
             Self::Python => "python",
         }
@@ -58,7 +61,8 @@ impl Language {
 
     /// Makes the program ready, once for all tests; tells aloud why it cannot be.
     pub(crate) fn ready(self) -> Option<Ready> {
-        static READY: [OnceLock<Option<Ready>>; 3] = [const { OnceLock::new() }; 3];
+        static READY: [OnceLock<Option<Ready>>; Language::ALL.len()] =
+            [const { OnceLock::new() }; Language::ALL.len()];
         let cell = &READY[self as usize];
         let made = cell.get_or_init(|| match self.make() {
             Ok(command) => Some(Ready { language: self, command }),
@@ -79,7 +83,7 @@ impl Language {
         std::fs::create_dir_all(&out).map_err(|error| error.to_string())?;
         let out = out.join(self.name());
         match self {
-            Self::Go => make_go(&sources, out),
+            Self::Go | Self::GoSdk => make_go(&sources, out),
             Self::Java => make_java(&sources, &out),
             Self::Python => make_python(&sources, &out),
         }
@@ -137,9 +141,12 @@ impl Ready {
         let mut command = Command::new(&self.command[0]);
         let dtm = match self.language {
             Language::Java => stage.dtm.address().to_owned(),
-            Language::Go | Language::Python => stage.dtm.client.base().to_owned(),
+            Language::Go | Language::GoSdk | Language::Python => stage.dtm.client.base().to_owned(),
         };
         command.args(&self.command[1..]).args(["--db", &stage.database(), "--dtm", &dtm]);
+        if self.language == Language::GoSdk {
+            command.args(["--dtm-grpc", &stage.dtm_grpc]);
+        }
         if play == Play::Service {
             command.arg("--serve");
         }

@@ -20,6 +20,8 @@ use languages::{Language, Play};
 /// A dtmd, and a database whose barrier table all services share.
 struct Stage {
     dtm: Server,
+    /// The host and port of its gRPC interface.
+    dtm_grpc: String,
     mariadb: Mariadb,
     pool: Pool,
 }
@@ -36,7 +38,9 @@ impl Stage {
         let sql = "create table account (name varchar(64) primary key, \
                    balance bigint not null, held bigint not null default 0)";
         pool.get_conn().await.unwrap().query_drop(sql).await.unwrap();
-        Self { dtm: Server::start().await, mariadb, pool }
+        let dtm = Server::start().await;
+        let dtm_grpc = dtm.process.grpc_address().await.unwrap().to_string();
+        Self { dtm, dtm_grpc, mariadb, pool }
     }
 
     /// The database's address, as a program of another language is told it.
@@ -49,6 +53,11 @@ async fn play(language: Language) {
     let Some(ready) = language.ready() else { return };
     let stage = Stage::start().await;
     ready.command(&stage, Play::Scenarios).run_to_the_end().await;
+}
+
+#[tokio::test]
+async fn the_published_sdk_for_go() {
+    play(Language::GoSdk).await;
 }
 
 #[tokio::test]
