@@ -74,6 +74,8 @@ pub(crate) struct Runner {
     /// Passes that have begun and not ended. Under a test clock calls are made in a pass only.
     passes: u32,
     kicks: Vec<oneshot::Sender<()>>,
+    /// A kick has come whose look is still to be taken.
+    kicked: bool,
     /// Not to call anybody before; set under a test clock only.
     pause: bool,
 }
@@ -94,6 +96,7 @@ impl Runner {
             undecided: None,
             passes: 0,
             kicks: Vec::new(),
+            kicked: false,
             pause: false,
         }
     }
@@ -110,6 +113,10 @@ impl Runner {
             if !self.answers.is_empty() && self.may_fold() {
                 self.fold().await;
                 continue;
+            }
+            // Calls in flight have to answer first: what they say would put the next one off again.
+            if self.targets.is_empty() && std::mem::take(&mut self.kicked) {
+                self.look(Input::Kick).await;
             }
             self.start_calls().await;
             if self.flying.is_empty() && self.answers.is_empty() {
@@ -148,9 +155,11 @@ impl Runner {
                 self.look(Input::Wake).await;
             }
             Message::Kick { ended } => {
+                // It has been claimed, as for a wake.
+                self.stored = None;
                 self.kicks.push(ended);
                 self.begin_pass();
-                self.look(Input::Kick).await;
+                self.kicked = true;
             }
             Message::Renew => self.renew(),
         }

@@ -28,8 +28,8 @@ pub(crate) struct Services {
 
 pub(crate) enum Said {
     Outcome(Outcome),
-    /// Answers success when the semaphore gives a permit.
-    When(Arc<Semaphore>),
+    /// Answers when the semaphore gives a permit.
+    When(Arc<Semaphore>, Outcome),
     Unreachable,
 }
 
@@ -40,8 +40,12 @@ impl Services {
     }
 
     pub(crate) fn hold(&self, url: &str) -> Arc<Semaphore> {
+        self.hold_for(url, Outcome::Success)
+    }
+
+    pub(crate) fn hold_for(&self, url: &str, outcome: Outcome) -> Arc<Semaphore> {
         let gate = Arc::new(Semaphore::new(0));
-        self.say(url, Said::When(gate.clone()));
+        self.say(url, Said::When(gate.clone(), outcome));
         gate
     }
 
@@ -71,9 +75,9 @@ impl BranchCaller for Services {
         let (outcome, unreachable) = match said {
             None => (Outcome::Success, false),
             Some(Said::Outcome(outcome)) => (outcome, false),
-            Some(Said::When(gate)) => {
+            Some(Said::When(gate, outcome)) => {
                 gate.acquire().await.unwrap().forget();
-                (Outcome::Success, false)
+                (outcome, false)
             }
             Some(Said::Unreachable) => (Outcome::Unknown(Arc::from("refused")), true),
         };

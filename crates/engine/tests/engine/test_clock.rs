@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtmd_engine::EngineOptions;
-use dtmd_protocol::{GlobalStatus, Mode};
+use dtmd_protocol::{GlobalStatus, Mode, Outcome};
 
 use crate::stage::{Stage, gid, msg, new, saga, text};
 
@@ -41,6 +41,31 @@ async fn nothing_happens_until_it_is_picked() {
     assert_eq!(stage.load("a").await.status, GlobalStatus::Succeed);
     assert_eq!(control.processed(WAIT).await, Some(gid("a")));
     assert_eq!(control.cron_once(false).await.unwrap(), None, "final ones are never picked");
+}
+
+/// What is under way when it is picked puts its retry off; the pick asks for one at once.
+#[tokio::test]
+async fn a_pick_while_a_call_is_under_way_comes_after_its_answer() {
+    let stage = stage();
+    let control = stage.engine.test_control().unwrap().clone();
+    let unknown = Outcome::Unknown("no answer".into());
+    let answer = stage.services.hold_for("http://rm/1", unknown);
+    stage.engine.submit(saga("a", 1)).await.unwrap();
+    crate::stage::eventually(async || (stage.services.calls().len() == 1).then_some(())).await;
+    let before = stage.load("a").await;
+    control.set_clock(0, 180_000);
+    let picker = control.clone();
+    let picked = tokio::spawn(async move { picker.cron_once(true).await.unwrap() });
+    let is_picked = async || (stage.load("a").await.epoch > before.epoch).then_some(());
+    crate::stage::eventually(is_picked).await;
+    assert_eq!(stage.services.calls().len(), 1, "one call at a time");
+    answer.add_permits(1);
+    assert_eq!(picked.await.unwrap(), Some(gid("a")));
+    assert_eq!(stage.load("a").await.status, GlobalStatus::Succeed);
+    assert_eq!(stage.services.calls().len(), 2);
+    for _ in 0..2 {
+        assert_eq!(control.processed(WAIT).await, Some(gid("a")), "one event for each pass");
+    }
 }
 
 #[tokio::test]
