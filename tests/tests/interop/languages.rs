@@ -123,13 +123,13 @@ fn make_python(sources: &Path, out: &Path) -> Result<Vec<OsString>, String> {
     Ok(vec![python.into(), "-B".into(), sources.join("main.py").into()])
 }
 
-/// Runs a tool to its end; its words are the reason if it fails.
-fn run(command: &mut Blocking) -> Result<(), String> {
+/// Runs a tool to its end and returns what it printed; its words are the reason if it fails.
+pub(crate) fn run(command: &mut Blocking) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output =
         command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let words = [output.stdout, output.stderr].concat();
     Err(format!("{name} failed: {}", String::from_utf8_lossy(&words).trim()))

@@ -1,5 +1,5 @@
 //! DTM's published SDKs of other languages against a real dtmd, and services of four languages in
-//! one transaction and on one barrier table.
+//! one transaction and on one barrier table, and the tests of DTM itself.
 //!
 //! What a language needs (its interpreter, its packages) is fetched by its own tools at the first
 //! run. Where that is not possible its part is left out, and says so.
@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bank;
+mod dtms_tests;
 mod languages;
 mod together;
 

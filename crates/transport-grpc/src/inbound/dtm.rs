@@ -74,7 +74,7 @@ impl Dtm {
 
     async fn register(&self, message: DtmBranchRequest, span: &RequestSpan) -> Result<(), Problem> {
         let request = register_request(&message);
-        let (gid, trans_type) = (request.gid()?, request.trans_type()?);
+        let (trans_type, gid) = (request.trans_type()?, request.gid()?);
         span.is_about(&gid);
         let rows = with_payload(request.rows()?, &message.busi_payload);
         Ok(self.engine.register_over(CallProtocol::Grpc, &gid, trans_type, rows).await?)

@@ -77,7 +77,7 @@ pub(in super::super) async fn register_branch(
         RequestError::Undecodable(text) => Problem::Parameter(400, text),
         error => error.into(),
     })?;
-    let (gid, trans_type, rows) = (request.gid()?, request.trans_type()?, request.rows()?);
+    let (trans_type, gid, rows) = (request.trans_type()?, request.gid()?, request.rows()?);
     asked.span.is_about(&gid);
     Ok(api.engine.register(&gid, trans_type, rows).await?)
 }

@@ -259,6 +259,7 @@ async fn bad_requests_say_what_is_wrong() {
             500,
             "unknow trans type: saga",
         ),
+        ("registerBranch", json!({"trans_type": "other"}), 500, "unknow trans type: other"),
         ("submit", with("gid", json!("")), 400, "gid is empty"),
         ("submit", with("gid", json!("a\nb")), 400, "control character"),
         ("submit", with("trans_type", json!("sage")), 400, "'sage' is not one of"),
