@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command as Blocking;
 use std::time::Duration;
@@ -15,16 +14,13 @@ use std::time::Duration;
 use dtmd_demo::process::{ServerOptions, ServerProcess};
 use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres, Redis, RedisOptions};
 use dtmd_tests::{binary, data_folder};
-use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::dtm::{self, free_ports};
 use crate::languages::run;
 
-const MODULE: &str = "github.com/dtm-labs/dtm@v1.19.0";
-/// What Go's checksum database says of the module: the tests are the published ones.
-const SUM: &str = "h1:TKRf21MkelOR6PPGLT9QzNs0ZJF/RLz+zZPkeOwzPPU=";
 /// The longest that all tests may take on one store; they take some twenty seconds.
 const SUITE_MAX: Duration = Duration::from_secs(240);
 
@@ -90,25 +86,12 @@ impl Ports {
     }
 }
 
-/// Ports below those that the system gives to whoever asks for any.
-fn free_ports() -> impl Iterator<Item = u16> {
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    (first..32_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-}
-
 impl Suite {
     /// Fetches and compiles the tests; tells why it cannot.
     fn make(redis: u16) -> Result<Self, String> {
-        let source = fetch()?;
-        let folder = binary().parent().and_then(Path::parent).unwrap().join("interop/dtm");
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        let folder = dtm::source("dtm-tests")?;
         let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("../interop/dtm/overlay");
-        for from in [source, overlay] {
-            // The module cache is read-only, and modes are copied with the files.
-            let mut copy = Blocking::new("cp");
-            run(copy.args(["-r", "--no-preserve=mode"]).arg(from.join(".")).arg(&folder))?;
-        }
+        dtm::copy(&overlay, &folder)?;
         let ports = Ports::find(redis);
         for (file, constant, port) in ports.places() {
             replace(&folder.join(file), constant, port);
@@ -143,15 +126,6 @@ impl Suite {
         }
         ended
     }
-}
-
-fn fetch() -> Result<PathBuf, String> {
-    let said = run(Blocking::new("go").args(["mod", "download", "-json", MODULE]))?;
-    let found: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
-    if found["Sum"] != SUM {
-        return Err(format!("{MODULE} has the sum {}, not {SUM}", found["Sum"]));
-    }
-    Ok(PathBuf::from(found["Dir"].as_str().unwrap_or_default()))
 }
 
 fn replace(file: &Path, constant: &str, port: u16) {

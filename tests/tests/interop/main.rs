@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bank;
+mod dtm;
 mod dtms_tests;
 mod languages;
+mod moving;
 mod together;
 
 use dtmd_local_servers::{DatabaseOptions, Mariadb};
