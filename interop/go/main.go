@@ -169,6 +169,8 @@ func startMariaDB(folder string) (db, xaDB *sql.DB, stop func(), err error) {
 	}
 	install := exec.Command(find("mariadb-install-db"), append(flags,
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")...)
+	// A MariaDB that starts removes the temporary tables of all others that have them in the same place.
+	install.Env = append(os.Environ(), "TMPDIR="+folder)
 	if text, err := install.CombinedOutput(); err != nil {
 		return nil, nil, nil, fmt.Errorf("mariadb-install-db: %w\n%s", err, text)
 	}
@@ -182,6 +184,7 @@ func startMariaDB(folder string) (db, xaDB *sql.DB, stop func(), err error) {
 		fmt.Sprintf("--port=%d", port), "--socket="+filepath.Join(folder, "socket"),
 		"--pid-file="+filepath.Join(folder, "pid"), "--innodb-buffer-pool-size=32M",
 		"--innodb-flush-log-at-trx-commit=2", "--performance-schema=off")...)
+	server.Env = install.Env
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := server.Start(); err != nil {
 		return nil, nil, nil, err

@@ -10,6 +10,10 @@ use crate::DatabaseOptions;
 use crate::child::{DeathSignal, find_program};
 use crate::home::{Home, PORT_ATTEMPTS, end, free_port, signal};
 
+/// Where the server keeps its temporary tables. It removes those of every other server that has
+/// them in the same place when it starts: an installation that is under way then fails.
+const TMPDIR: &str = "TMPDIR";
+
 /// A running MariaDB server; dropping it kills it and removes its directory.
 #[derive(Debug)]
 pub struct Mariadb {
@@ -53,6 +57,7 @@ impl Mariadb {
         let (_, install) = programs().map_err(anyhow::Error::msg)?;
         let home = Home::make("mysql", DeathSignal::Kill)?;
         let mut command = home.command(&install)?;
+        command.env(TMPDIR, home.path());
         command.args(["--no-defaults", "--auth-root-authentication-method=normal"]);
         command.args(["--skip-test-db", "--skip-name-resolve"]);
         command.arg(format!("--datadir={}", home.path().join("data").display()));
@@ -118,6 +123,7 @@ impl Mariadb {
         let (mariadbd, _) = programs().map_err(anyhow::Error::msg)?;
         let path = self.home.path();
         let mut command = self.home.command(&mariadbd)?;
+        command.env(TMPDIR, path);
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.arg(format!("--port={}", self.port));
         command.arg(format!("--datadir={}", path.join("data").display()));
