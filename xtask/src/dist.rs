@@ -3,7 +3,11 @@
 //! The code of one transaction is several times as large as a processor's first instruction cache
 //! (docs/decisions/0009), so the order of that code counts. The compiler gets it from a profile: an
 //! instrumented server is driven by `dtmd bench` in every mode, and what it counted guides the
-//! second build, which is linked as one piece besides.
+//! second build. Both are linked as one piece: cargo names what it compiles by such settings, and
+//! a profile of other names guides nobody, without a word.
+//!
+//! With `--bolt` the finished program's blocks are laid out anew by LLVM's BOLT, after a training
+//! of its own (decision 15).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,25 +37,33 @@ const MERGERS: &[&str] =
     &["llvm-profdata-22", "llvm-profdata-21", "llvm-profdata-20", "llvm-profdata-19"];
 
 /// Builds the released binary; false if a stage has failed.
-pub(crate) fn run(project: &Project) -> Result<bool> {
+pub(crate) fn run(project: &Project, bolt: bool) -> Result<bool> {
     let place = Place::new(project)?;
     let mut stages = Stages::new();
-    build(project, &place, &mut stages);
+    build(project, &place, bolt, &mut stages);
     Ok(stages.close("dist"))
 }
 
 /// Returns early, with none, when a stage has failed.
-fn build(project: &Project, place: &Place, stages: &mut Stages) -> Option<()> {
+fn build(project: &Project, place: &Place, bolt: bool, stages: &mut Stages) -> Option<()> {
     let merger = stages.run("profile reader", || merger(place))?;
+    let bolt = match bolt {
+        true => Some(stages.run("bolt", Bolt::find)?),
+        false => None,
+    };
     let instrument = format!("-Cprofile-generate={}", place.counts.display());
-    let trained = stages.run("instrumented build", || place.build(project, &instrument, "off"))?;
-    stages.run("training", || place.train(&trained))?;
+    let trained = stages.run("instrumented build", || place.build(project, &instrument))?;
+    stages.run("training", || place.train(&trained, &trained))?;
     stages.run("profile", || place.merge(&merger))?;
     let guide = format!(
-        "-Cprofile-use={} -Cllvm-args=-pgo-warn-missing-function=false",
-        place.profile.display()
+        "-Cprofile-use={} -Cllvm-args=-pgo-warn-missing-function=false{}",
+        place.profile.display(),
+        if bolt.is_some() { Bolt::FLAGS } else { "" }
     );
-    let built = stages.run("guided build", || place.build(project, &guide, "fat"))?;
+    let mut built = stages.run("guided build", || place.build(project, &guide))?;
+    if let Some(bolt) = bolt {
+        built = stages.run("layout", || bolt.lay_out(place, &built))?;
+    }
     stages.run("copy", || {
         let folder = project.target.join("dist");
         fs::create_dir_all(&folder)?;
@@ -84,13 +96,12 @@ impl Place {
 
     /// Builds the server and returns its path. A target is named so that the flags are the
     /// server's alone, and not those of build scripts and macros.
-    fn build(&self, project: &Project, flags: &str, lto: &str) -> Result<PathBuf> {
+    fn build(&self, project: &Project, flags: &str) -> Result<PathBuf> {
         let status = Command::new(cargo_path())
             .args(["build", "--quiet", "--locked", "--package", "dtmd", "--bin", "dtmd"])
             .args(["--profile", "dist", "--target", &self.host, "--target-dir"])
             .arg(&self.target)
             .env("RUSTFLAGS", flags)
-            .env("CARGO_PROFILE_DIST_LTO", lto)
             .current_dir(&project.root)
             .status()
             .context("cannot run cargo")?;
@@ -98,15 +109,18 @@ impl Place {
         Ok(self.target.join(&self.host).join("dist").join("dtmd"))
     }
 
-    fn train(&self, binary: &Path) -> Result<()> {
+    /// Drives a server with the load and the services of a binary, which may be another one.
+    fn train(&self, binary: &Path, server: &Path) -> Result<()> {
         if self.counts.exists() {
             fs::remove_dir_all(&self.counts)?;
         }
+        fs::create_dir_all(&self.counts)?;
         for arguments in TRAINING {
             let output = Command::new(binary)
                 .arg("bench")
                 .args(arguments.split_whitespace())
-                .args(["--duration", TRAINING_SECONDS, "-o", "json"])
+                .args(["--duration", TRAINING_SECONDS, "-o", "json", "--server-binary"])
+                .arg(server)
                 // One file for all processes of a binary, so that a long training needs no room.
                 .env("LLVM_PROFILE_FILE", self.counts.join("%4m.profraw"))
                 .stderr(Stdio::inherit())
@@ -127,6 +141,72 @@ impl Place {
         ensure!(status.success(), "{} cannot read the profile", merger.display());
         Ok(())
     }
+}
+
+/// LLVM's BOLT: it instruments and rewrites a finished program.
+struct Bolt {
+    rewriter: PathBuf,
+    merger: PathBuf,
+}
+
+impl Bolt {
+    /// It moves code, so it must know every place that names an address.
+    const FLAGS: &str = " -Cstrip=none -Clink-args=-Wl,--emit-relocs";
+    const LAYOUT: &[&str] = &[
+        "-reorder-blocks=ext-tsp",
+        "-reorder-functions=cdsort",
+        "-split-functions",
+        "-split-all-cold",
+        "-icf=1",
+        "-use-gnu-stack",
+    ];
+
+    fn find() -> Result<Self> {
+        let found = (19..=22).rev().find_map(|version| {
+            let rewriter = programs::find(&format!("llvm-bolt-{version}"))?;
+            let merger = programs::find(&format!("merge-fdata-{version}"))?;
+            Some(Self { rewriter, merger })
+        });
+        found.context("run `apt-get install bolt-22 libbolt-22-dev` as root")
+    }
+
+    /// Returns the path of the program with its code in another order, and without symbols.
+    fn lay_out(&self, place: &Place, built: &Path) -> Result<PathBuf> {
+        let beside = |name: &str| place.target.join(name);
+        let (counting, counts) = (beside("dtmd-counting"), place.counts.join("blocks"));
+        let mut instrument = self.on(built, &counting);
+        instrument.arg("-instrument").arg("-instrumentation-file-append-pid");
+        finish(instrument.arg(with("-instrumentation-file=", &counts)))?;
+        place.train(built, &counting)?;
+        let mut merge = Command::new(&self.merger);
+        for entry in fs::read_dir(&place.counts)? {
+            merge.arg(entry?.path());
+        }
+        let profile = beside("dtmd.fdata");
+        finish(merge.arg("-o").arg(&profile))?;
+        let laid_out = beside("dtmd-laid-out");
+        finish(self.on(built, &laid_out).args(Self::LAYOUT).arg(with("-data=", &profile)))?;
+        finish(Command::new("strip").arg(&laid_out))?;
+        Ok(laid_out)
+    }
+
+    fn on(&self, from: &Path, to: &Path) -> Command {
+        let mut command = Command::new(&self.rewriter);
+        command.arg(from).arg("-o").arg(to);
+        command
+    }
+}
+
+fn with(option: &str, path: &Path) -> String {
+    format!("{option}{}", path.display())
+}
+
+/// Runs a tool to its end; its words are shown if it fails.
+fn finish(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{command:?} failed:\n{words}");
+    Ok(())
 }
 
 /// Finds the compiler's own tool, or one that understands its format.

@@ -45,7 +45,11 @@ enum Command {
     /// Measure every budget on a release build and print one table
     Budgets(budgets::BudgetArgs),
     /// Build the binary as it is released: guided by a profile, linked as one piece
-    Dist,
+    Dist {
+        /// Lay the finished program's code out anew with LLVM's BOLT: 6 to 10 % less CPU.
+        #[arg(long)]
+        bolt: bool,
+    },
     /// Run a server against services and clients written in Go
     InteropGo,
     /// Lose a Galera node, and replace PostgreSQL by its standby, under load
@@ -91,7 +95,7 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Budgets(args) => budgets::run(&project, &args),
-        Command::Dist => dist::run(&project),
+        Command::Dist { bolt } => dist::run(&project, bolt),
         Command::InteropGo => interop::run(&project),
         Command::Failover => test::failover(&project),
         Command::Fuzz(args) => fuzz::run(&project, &args),
