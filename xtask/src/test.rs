@@ -232,6 +232,9 @@ fn is_worth_telling(line: &str) -> bool {
         "failpoints:",
         "mutated inputs:",
         "skipped:",
+        "interop with",
+        "DTM's own tests",
+        "moving from DTM",
     ];
     words.iter().any(|word| line.trim_start().starts_with(word))
 }
