@@ -46,7 +46,7 @@ enum Command {
     Budgets(budgets::BudgetArgs),
     /// Build the binary as it is released: guided by a profile, linked as one piece
     Dist {
-        /// Lay the finished program's code out anew with LLVM's BOLT: 6 to 10 % less CPU.
+        /// Lay the finished program's code out anew with LLVM's BOLT: up to 3 % less CPU.
         #[arg(long)]
         bolt: bool,
     },
