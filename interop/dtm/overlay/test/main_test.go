@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	go busi.RunGrpc(grpcServer)
 	go busi.RunHTTP(httpServer)
 
-	control("reset", nil, nil)
+	control("reset", map[string]any{}, nil)
 	control("config", map[string]any{"AlertWebHook": busi.Busi + "/AlertWebHook"}, nil)
 	setClock(0, cronForward)
 	subscribeTopic()
@@ -54,6 +54,8 @@ func useDatabase() {
 	if driver == "postgres" {
 		dtmcli.SetCurrentDBType(driver)
 		busi.BusiConf.Db, conf.Store.Db = "postgres", "postgres"
+		// The driver takes the word after an empty value for the value, and the port is such a word.
+		busi.BusiConf.Schema, conf.Store.Schema = "public", "public"
 	}
 }
 
