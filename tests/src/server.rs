@@ -33,6 +33,26 @@ pub fn data_folder(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
+/// The environment that makes a server use a store on this machine, of DTM's driver.
+#[must_use]
+pub fn store_env(driver: &str, port: u16, user: &str, db: &str) -> Vec<(String, String)> {
+    let port = port.to_string();
+    let pairs = [
+        ("STORE_DRIVER", driver),
+        ("STORE_HOST", "127.0.0.1"),
+        ("STORE_PORT", &port),
+        ("STORE_USER", user),
+        ("STORE_DB", db),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
+/// An environment as [`Server::start_with`] takes it.
+#[must_use]
+pub fn pairs(env: &[(String, String)]) -> Vec<(&str, &str)> {
+    env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
 /// A server of a test's own, on a free port and a temporary folder.
 #[derive(Debug)]
 pub struct Server {
@@ -54,6 +74,11 @@ impl Server {
         Self::try_start(TempDir::new().unwrap(), args, env).await.unwrap()
     }
 
+    /// Starts one on a given port instead of any that is free.
+    pub async fn start_at(port: u16, args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::launch(TempDir::new().unwrap(), port, args, env).await.unwrap()
+    }
+
     /// Starts one in a folder that may hold a store.
     ///
     /// # Errors
@@ -63,8 +88,18 @@ impl Server {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
+        Self::launch(folder, 0, args, env).await
+    }
+
+    async fn launch(
+        folder: TempDir,
+        port: u16,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let mut options =
             ServerOptions::new(binary(), data_folder(folder.path())).args(args.iter().copied());
+        options.http_port = port;
         let any_port = [("GRPC_PORT", "0")];
         let env = any_port.iter().chain(env);
         options.env = env.map(|(name, value)| (name.into(), value.into())).collect();

@@ -132,14 +132,8 @@ impl Place {
     }
 
     fn merge(&self, merger: &Path) -> Result<()> {
-        let status = Command::new(merger)
-            .args(["merge", "-o"])
-            .arg(&self.profile)
-            .arg(&self.counts)
-            .status()
-            .with_context(|| format!("cannot run {}", merger.display()))?;
-        ensure!(status.success(), "{} cannot read the profile", merger.display());
-        Ok(())
+        let mut merge = Command::new(merger);
+        finish(merge.args(["merge", "-o"]).arg(&self.profile).arg(&self.counts))
     }
 }
 

@@ -14,13 +14,16 @@
 #![allow(clippy::print_stdout, reason = "a measurement for people")]
 
 mod common;
+#[path = "common/place.rs"]
+mod place;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use dtmd_bench::{BenchOptions, StoreChoice, run};
-use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres, Redis, RedisOptions};
+
+use place::Place;
 
 /// B12, and B14's round trips: a batch is one database transaction, or one script.
 const BATCHES_MAX: f64 = 0.5;
@@ -43,7 +46,7 @@ async fn measure_all() -> Result<()> {
     let measure = async |name: &str, store: &str| -> Result<()> {
         let before = slowness(&sagas).await?;
         let config = folder.path().join(format!("{name}.yml"));
-        std::fs::write(&config, format!("Store: {store}\n"))?;
+        std::fs::write(&config, store)?;
         let options = BenchOptions {
             store: StoreChoice::Config(config),
             data: Some(made(folder.path(), name)?),
@@ -76,22 +79,11 @@ async fn measure_all() -> Result<()> {
         );
         Ok(())
     };
-    let forced = DatabaseOptions { fsync: true };
-    let mariadb = Mariadb::start(forced).await?;
-    let port = mariadb.port();
-    let store = format!("{{Driver: mysql, Host: 127.0.0.1, Port: {port}, User: root, Db: dtmd}}");
-    measure("mariadb", &store).await?;
-    drop(mariadb);
-    let postgres = Postgres::start(forced).await?;
-    let port = postgres.port();
-    let store = format!(
-        "{{Driver: postgres, Host: 127.0.0.1, Port: {port}, User: postgres, Db: postgres}}"
-    );
-    measure("postgres", &store).await?;
-    drop(postgres);
-    let redis = Redis::start(RedisOptions::default()).await?;
-    let store = format!("{{Driver: redis, Host: 127.0.0.1, Port: {}}}", redis.port());
-    measure("redis", &store).await
+    for (name, driver) in [("mariadb", "mysql"), ("postgres", "postgres"), ("redis", "redis")] {
+        let place = Place::start(driver).await?;
+        measure(name, &place.yaml).await?;
+    }
+    Ok(())
 }
 
 /// How much slower the machine is now than the one that the budgets were set on.

@@ -4,6 +4,7 @@
 //! - [`Mariadb`], [`Postgres`], [`Redis`], [`RedisCluster`]: a server of one's own, to kill, freeze
 //!   and start again.
 //! - [`Galera`], [`Postgres::start_standby`]: databases that survive the loss of a server.
+//! - [`Dtm`]: DTM itself, on one of them.
 //! - [`Proxy`]: an address that can be moved from one server to another.
 //! - [`shared`]: one server for all tests of a process, with a fresh database for each.
 //!
@@ -15,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod child;
+mod dtm;
 mod galera;
 mod home;
 mod mariadb;
@@ -24,6 +26,7 @@ mod redis;
 pub mod shared;
 
 pub use child::{DeathSignal, User, find_program, spawn_command};
+pub use dtm::{Dtm, DtmProgram};
 pub use galera::Galera;
 pub use mariadb::Mariadb;
 pub use postgres::Postgres;

@@ -113,6 +113,14 @@ impl Mariadb {
         signal(self.child.as_ref(), "CONT").await
     }
 
+    /// Makes a database beside `dtmd`, if it is not there.
+    ///
+    /// # Errors
+    /// The server does not answer, or does not take the name.
+    pub async fn make_database(&self, name: &str) -> anyhow::Result<()> {
+        make_database(self.url(), name).await
+    }
+
     /// The process id while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
@@ -138,7 +146,7 @@ impl Mariadb {
         command.args(&self.extra);
         let mut child = command.spawn().context("cannot start mariadbd")?;
         let url = format!("mysql://root@127.0.0.1:{}/", self.port);
-        let connect = || make_database(url.clone());
+        let connect = || make_database(url.clone(), "dtmd");
         self.home.wait_ready(&mut child, connect).await?;
         self.child = Some(child);
         Ok(())
@@ -151,9 +159,9 @@ impl Drop for Mariadb {
     }
 }
 
-async fn make_database(url: String) -> anyhow::Result<()> {
+async fn make_database(url: String, name: &str) -> anyhow::Result<()> {
     let mut conn = mysql_async::Conn::from_url(&url).await?;
-    conn.query_drop("create database if not exists dtmd").await?;
+    conn.query_drop(format!("create database if not exists {name}")).await?;
     conn.disconnect().await?;
     Ok(())
 }

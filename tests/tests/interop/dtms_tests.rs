@@ -6,20 +6,17 @@
 //! reads the tables a dtmd on MySQL or PostgreSQL has written.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command as Blocking;
 use std::time::Duration;
 
-use dtmd_demo::process::{ServerOptions, ServerProcess};
-use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres, Redis, RedisOptions};
-use dtmd_tests::{binary, data_folder};
-use tempfile::TempDir;
+use dtmd_local_servers::{DatabaseOptions, DtmProgram, Mariadb, Postgres, Redis, RedisOptions};
+use dtmd_tests::{Server, pairs, store_env, tell};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::dtm::{self, free_ports};
-use crate::languages::run;
+use crate::languages::{built, run};
 
 /// The longest that all tests may take on one store; they take some twenty seconds.
 const SUITE_MAX: Duration = Duration::from_secs(240);
@@ -61,8 +58,11 @@ struct Ports {
 }
 
 impl Ports {
+    /// Looks below the ports that the system gives to whoever asks for any.
     fn find(redis: u16) -> Self {
-        let mut free = free_ports();
+        let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+        let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let mut free = (first..32_000).filter(is_free);
         let mut next = || free.next().unwrap();
         Self {
             http: next(),
@@ -74,14 +74,15 @@ impl Ports {
         }
     }
 
-    fn places(&self) -> [(&'static str, &'static str, u16); 6] {
+    /// The files, what they hold, and what they are to hold.
+    fn places(&self) -> [(&'static str, &'static str, String); 6] {
         [
-            ("dtmutil/consts.go", "36789", self.http),
-            ("dtmutil/consts.go", "36790", self.grpc),
-            ("test/api_test.go", "36789", self.http),
-            ("test/busi/utils.go", "6379", self.redis),
-            ("test/busi/base_http.go", "= 8081", self.business),
-            ("test/busi/base_http.go", "= 58081", self.business_grpc),
+            ("dtmutil/consts.go", "36789", self.http.to_string()),
+            ("dtmutil/consts.go", "36790", self.grpc.to_string()),
+            ("test/api_test.go", "36789", self.http.to_string()),
+            ("test/busi/utils.go", "6379", self.redis.to_string()),
+            ("test/busi/base_http.go", "= 8081", format!("= {}", self.business)),
+            ("test/busi/base_http.go", "= 58081", format!("= {}", self.business_grpc)),
         ]
     }
 }
@@ -89,12 +90,13 @@ impl Ports {
 impl Suite {
     /// Fetches and compiles the tests; tells why it cannot.
     fn make(redis: u16) -> Result<Self, String> {
-        let folder = dtm::source("dtm-tests")?;
-        let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("../interop/dtm/overlay");
-        dtm::copy(&overlay, &folder)?;
+        let folder = built("dtm-tests");
+        DtmProgram::fetch(&folder).map_err(|error| error.to_string())?;
+        let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("../interop/dtm/overlay/.");
+        run(Blocking::new("cp").arg("-r").arg(overlay).arg(&folder))?;
         let ports = Ports::find(redis);
-        for (file, constant, port) in ports.places() {
-            replace(&folder.join(file), constant, port);
+        for (file, constant, ours) in ports.places() {
+            replace(&folder.join(file), constant, &ours);
         }
         // Fetches what they import; from here on a failure is one of ours.
         run(Blocking::new("go").args(["list", "-test", "-deps", "./test"]).current_dir(&folder))?;
@@ -121,18 +123,17 @@ impl Suite {
             panic!("no test ended:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
         }
         if without != NONE && !output.status.success() {
-            let of_server = std::fs::read_to_string(&stage.log).unwrap_or_default();
+            let of_server = stage.server.log();
             panic!("DTM's tests on {}:\n{said}\nthe server's log:\n{of_server}", stage.store);
         }
         ended
     }
 }
 
-fn replace(file: &Path, constant: &str, port: u16) {
+fn replace(file: &Path, constant: &str, ours: &str) {
     let text = std::fs::read_to_string(file).unwrap();
     assert!(text.contains(constant), "{} has no {constant}", file.display());
-    let prefix = if constant.starts_with('=') { "= " } else { "" };
-    std::fs::write(file, text.replace(constant, &format!("{prefix}{port}"))).unwrap();
+    std::fs::write(file, text.replace(constant, ours)).unwrap();
 }
 
 /// The tests by name, each with `PASS`, `FAIL` or `SKIP`.
@@ -146,9 +147,7 @@ fn endings(said: &str) -> BTreeMap<String, String> {
 
 /// A server whose clock the tests turn, and the database of their business.
 struct Stage {
-    _process: ServerProcess,
-    _folder: TempDir,
-    log: PathBuf,
+    server: Server,
     control: String,
     store: &'static str,
     /// DTM's name for its kind, and its port.
@@ -156,35 +155,18 @@ struct Stage {
 }
 
 impl Stage {
-    /// Starts a server on a store; `at` is the store's port, user and database.
+    /// Starts a server on a store, which the environment names.
     async fn start(
         suite: &Suite,
         store: &'static str,
-        at: (u16, &str, &str),
+        mut env: Vec<(String, String)>,
         database: (&'static str, u16),
     ) -> Self {
-        let folder = TempDir::new().unwrap();
         let control = format!("127.0.0.1:{}", suite.ports.control);
-        let mut options = ServerOptions::new(binary(), data_folder(folder.path()))
-            .args(["--test-control", &control]);
-        options.http_port = suite.ports.http;
-        options.grpc_port = Some(suite.ports.grpc);
-        if store != EMBEDDED {
-            let (port, user, db) = (at.0.to_string(), at.1, at.2);
-            options.env = [
-                ("STORE_DRIVER", store),
-                ("STORE_HOST", "127.0.0.1"),
-                ("STORE_PORT", &port),
-                ("STORE_USER", user),
-                ("STORE_DB", db),
-            ]
-            .map(|(name, value)| (name.into(), value.into()))
-            .to_vec();
-        }
-        let log = options.log.clone();
-        let process = ServerProcess::start(options).await.unwrap();
-        let control = format!("http://{control}");
-        Self { _process: process, _folder: folder, log, control, store, database }
+        env.push(("GRPC_PORT".to_owned(), suite.ports.grpc.to_string()));
+        let args = ["--test-control", &control];
+        let server = Server::start_at(suite.ports.http, &args, &pairs(&env)).await;
+        Self { server, control: format!("http://{control}"), store, database }
     }
 
     /// Runs all tests that should pass; those that are left out say so themselves.
@@ -205,7 +187,7 @@ impl Stage {
             count("PASS"),
             count("SKIP")
         );
-        let _ = writeln!(std::io::stderr(), "{line}");
+        tell(&line);
         assert_eq!(count("FAIL"), 0, "{ended:?}");
         assert!(count("PASS") > 140, "{line}");
     }
@@ -227,30 +209,24 @@ async fn the_tests_of_dtm_itself() {
     let redis = Redis::start(RedisOptions::default()).await.unwrap();
     let suite = match Suite::make(redis.port()) {
         Ok(suite) => suite,
-        Err(why) => {
-            // Past the harness, which shows a passing test's output to nobody.
-            let _ = writeln!(std::io::stderr(), "DTM's own tests were NOT run: {why}");
-            return;
-        }
+        Err(why) => return tell(&format!("DTM's own tests were NOT run: {why}")),
     };
     let mariadb = Mariadb::start(DatabaseOptions { fsync: false }).await.unwrap();
     let business = ("mysql", mariadb.port());
-    let stage = Stage::start(&suite, "mysql", (mariadb.port(), "root", "dtm"), business).await;
+    let env = store_env("mysql", mariadb.port(), "root", "dtm");
+    let stage = Stage::start(&suite, "mysql", env, business).await;
     stage.play(&suite).await;
     stage.check_differences(&suite).await;
     drop(stage);
 
-    let stage = Stage::start(&suite, EMBEDDED, (0, "", ""), business).await;
-    stage.play(&suite).await;
-    drop(stage);
+    Stage::start(&suite, EMBEDDED, Vec::new(), business).await.play(&suite).await;
 
     let own = Redis::start(RedisOptions::default()).await.unwrap();
-    let stage = Stage::start(&suite, "redis", (own.port(), "", ""), business).await;
-    stage.play(&suite).await;
-    drop(stage);
+    let env = store_env("redis", own.port(), "", "");
+    Stage::start(&suite, "redis", env, business).await.play(&suite).await;
 
     let postgres = Postgres::start(DatabaseOptions { fsync: false }).await.unwrap();
+    let env = store_env("postgres", postgres.port(), "postgres", "postgres");
     let business = ("postgres", postgres.port());
-    let at = (postgres.port(), "postgres", "postgres");
-    Stage::start(&suite, "postgres", at, business).await.play(&suite).await;
+    Stage::start(&suite, "postgres", env, business).await.play(&suite).await;
 }

@@ -1,13 +1,12 @@
 //! Programs in other languages: made ready once, then run against a stage.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Blocking, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use dtmd_tests::binary;
+use dtmd_tests::{binary, tell};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
@@ -67,9 +66,7 @@ impl Language {
         let made = cell.get_or_init(|| match self.make() {
             Ok(command) => Some(Ready { language: self, command }),
             Err(why) => {
-                // Past the harness, which shows a passing test's output to nobody.
-                let name = self.name();
-                let _ = writeln!(std::io::stderr(), "interop with {name} was NOT run: {why}");
+                tell(&format!("interop with {} was NOT run: {why}", self.name()));
                 None
             }
         });
@@ -79,15 +76,19 @@ impl Language {
     fn make(self) -> Result<Vec<OsString>, String> {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../interop").join(self.name());
         let sources = sources.canonicalize().map_err(|error| error.to_string())?;
-        let out = binary().parent().and_then(Path::parent).unwrap().join("interop");
-        std::fs::create_dir_all(&out).map_err(|error| error.to_string())?;
-        let out = out.join(self.name());
+        let out = built(self.name());
+        std::fs::create_dir_all(out.parent().unwrap()).map_err(|error| error.to_string())?;
         match self {
             Self::Go | Self::GoSdk => make_go(&sources, out),
             Self::Java => make_java(&sources, &out),
             Self::Python => make_python(&sources, &out),
         }
     }
+}
+
+/// Where what is made here of that name lies: beside the built programs.
+pub(crate) fn built(name: &str) -> PathBuf {
+    binary().parent().and_then(Path::parent).unwrap().join("interop").join(name)
 }
 
 fn make_go(sources: &Path, out: PathBuf) -> Result<Vec<OsString>, String> {
@@ -123,13 +124,13 @@ fn make_python(sources: &Path, out: &Path) -> Result<Vec<OsString>, String> {
     Ok(vec![python.into(), "-B".into(), sources.join("main.py").into()])
 }
 
-/// Runs a tool to its end and returns what it printed; its words are the reason if it fails.
-pub(crate) fn run(command: &mut Blocking) -> Result<String, String> {
+/// Runs a tool to its end; its words are the reason if it fails.
+pub(crate) fn run(command: &mut Blocking) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output =
         command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        return Ok(());
     }
     let words = [output.stdout, output.stderr].concat();
     Err(format!("{name} failed: {}", String::from_utf8_lossy(&words).trim()))
@@ -174,7 +175,7 @@ impl Program {
         assert!(output.status.success(), "{name}:\n{said}\n{errors}");
         let last = said.lines().last().unwrap_or_default();
         assert!(last.starts_with("interop with "), "{name} said no result:\n{said}");
-        let _ = writeln!(std::io::stderr(), "{last}");
+        tell(last);
     }
 
     /// Starts the service and reads from its output where it is.

@@ -7,7 +7,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bank;
-mod dtm;
 mod dtms_tests;
 mod languages;
 mod moving;
@@ -32,10 +31,8 @@ struct Stage {
 impl Stage {
     async fn start() -> Self {
         let mariadb = Mariadb::start(DatabaseOptions { fsync: false }).await.unwrap();
-        let mut conn = mysql_async::Conn::from_url(mariadb.url()).await.unwrap();
         // Named as the SDKs expect it: some write the whole name, some only `barrier`.
-        conn.query_drop("create database dtm_barrier").await.unwrap();
-        conn.disconnect().await.unwrap();
+        mariadb.make_database("dtm_barrier").await.unwrap();
         let pool = Pool::new(mariadb.url().replace("/dtmd", "/dtm_barrier").as_str());
         dtmcli_barrier::create_table(&pool, None).await.unwrap();
         let sql = "create table account (name varchar(64) primary key, \

@@ -1,13 +1,11 @@
 //! Moving from DTM to dtmd on DTM's database, with both at work, and back again.
 
-use std::io::Write as _;
-
 use dtmd_demo::client::DtmClient;
-use dtmd_local_servers::{DatabaseOptions, Mariadb};
-use dtmd_tests::{Says, Server, Service, saga, until, with};
+use dtmd_local_servers::{DatabaseOptions, DtmProgram, Mariadb};
+use dtmd_tests::{Says, Server, Service, pairs, saga, store_env, tell, until, with};
 use serde_json::{Value, json};
 
-use crate::dtm::Program;
+use crate::languages::built;
 
 /// Transactions that each of two servers is given while both are at work.
 const EACH: usize = 20;
@@ -23,49 +21,42 @@ const LEFT: [(&str, &str); 5] = [
 
 #[tokio::test]
 async fn moving_from_dtm_and_back_on_its_database() {
-    let program = match Program::make() {
+    let program = match DtmProgram::make(built("dtm-server")) {
         Ok(program) => program,
-        Err(why) => {
-            // Past the harness, which shows a passing test's output to nobody.
-            let _ = writeln!(std::io::stderr(), "moving from DTM was NOT tried: {why}");
-            return;
-        }
+        Err(why) => return tell(&format!("moving from DTM was NOT tried: {why}")),
     };
     let mariadb = Mariadb::start(DatabaseOptions { fsync: false }).await.unwrap();
-    program.make_tables(&mariadb).await;
+    mariadb.make_database("dtm").await.unwrap();
+    let port = mariadb.port();
+    let configuration = format!(
+        "Store: {{Driver: mysql, Host: 127.0.0.1, Port: {port}, User: root, Db: dtm}}\n\
+         TransCronInterval: 1"
+    );
+    let start_dtm = async |reset: bool| {
+        let dtm = program.start(&configuration, reset).await.unwrap();
+        (DtmClient::new(&dtm.url()), dtm)
+    };
     let services = Service::start().await;
 
     // DTM's tables, filled by DTM, which dies.
-    let dtm = program.start(&mariadb).await;
-    leave(&dtm.client, &services, "a").await;
-    dtm.kill().await;
-    let dtmd = start_dtmd(&mariadb).await;
+    let (client, dtm) = start_dtm(true).await;
+    leave(&client, &services, "a").await;
+    drop(dtm);
+    let mut env = store_env("mysql", port, "root", "dtm");
+    env.extend(["TRANS_CRON_INTERVAL", "BREAKER_OPEN"].map(|name| (name.into(), "1".into())));
+    let dtmd = Server::start_with(&[], &pairs(&env)).await;
     are_ended(&dtmd.client, &services, "a").await;
 
     // Both of them on the same tables.
-    let dtm = program.start(&mariadb).await;
-    together(&dtm.client, &dtmd.client, &services).await;
+    let (client, dtm) = start_dtm(false).await;
+    together(&client, &dtmd.client, &services).await;
 
     // And back.
-    dtm.kill().await;
+    drop(dtm);
     leave(&dtmd.client, &services, "b").await;
     drop(dtmd);
-    let dtm = program.start(&mariadb).await;
-    are_ended(&dtm.client, &services, "b").await;
-}
-
-async fn start_dtmd(mariadb: &Mariadb) -> Server {
-    let port = mariadb.port().to_string();
-    let env = [
-        ("STORE_DRIVER", "mysql"),
-        ("STORE_HOST", "127.0.0.1"),
-        ("STORE_PORT", &port),
-        ("STORE_USER", "root"),
-        ("STORE_DB", "dtm"),
-        ("TRANS_CRON_INTERVAL", "1"),
-        ("BREAKER_OPEN", "1"),
-    ];
-    Server::start_with(&[], &env).await
+    let (client, _dtm) = start_dtm(false).await;
+    are_ended(&client, &services, "b").await;
 }
 
 /// Sends a request; its transaction is tried again after a second, then at doubled intervals.

@@ -44,16 +44,12 @@ var (
 
 func dbGet() *dtmutil.DB { return dtmutil.DbGet(busi.BusiConf) }
 
-// control calls an endpoint of --test-control; a test cannot go on without its answer.
+// control calls an endpoint of --test-control, with GET if there is nothing to say; a test cannot go
+// on without its answer.
 func control(path string, body any, answer any) {
-	text, err := json.Marshal(body)
-	e2p(err)
-	method := http.MethodPost
-	if body == nil {
-		text = nil
-	}
-	if answer != nil && body == nil {
-		method = http.MethodGet
+	method, text := http.MethodGet, []byte(nil)
+	if body != nil {
+		method, text = http.MethodPost, dtmimp.MustMarshal(body)
 	}
 	request, err := http.NewRequest(method, os.Getenv("SUITE_CONTROL")+"/test/"+path, bytes.NewReader(text))
 	e2p(err)

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dtmd_failpoint::PLACES;
-use dtmd_tests::{PATIENCE, Server};
+use dtmd_tests::{PATIENCE, Server, tell};
 use tempfile::TempDir;
 
 use super::book::{Book, Dice};
 use super::load::Load;
-use super::{check_after_restart, check_quiet, from_env, open_banks, tell};
+use super::{check_after_restart, check_quiet, from_env, open_banks};
 
 /// Hits of each place in the ordinary run.
 const HITS: u64 = 3;

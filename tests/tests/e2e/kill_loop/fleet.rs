@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use dtmd_local_servers::{
     DatabaseOptions, Galera, Mariadb, Postgres, Proxy, Redis, RedisCluster, RedisOptions,
 };
-use dtmd_tests::{Server, until};
+use dtmd_tests::{Server, pairs, tell, until};
 use tempfile::TempDir;
 
 use super::audit::Audit;
 use super::book::{Book, Dice};
 use super::load::Load;
-use super::{check_quiet, from_env, open_banks, seed, tell};
+use super::{check_quiet, from_env, open_banks, seed};
 
 const SERVERS: usize = 3;
 /// What happens to servers before all is looked at.
@@ -86,8 +86,7 @@ impl SharedStore {
     /// Starts one of the servers.
     pub(super) async fn server(&self, server: usize) -> Server {
         let env = self.env(server);
-        let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Server::start_with(&[], &env).await
+        Server::start_with(&[], &pairs(&env)).await
     }
 
     /// The environment that makes a server use it.

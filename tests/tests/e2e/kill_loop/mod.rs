@@ -13,14 +13,13 @@ mod fleet;
 mod load;
 mod nodes;
 
-use std::io::Write as _;
 use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dtmd_demo::bank::{Bank, BankConfig, Stats};
 use dtmd_demo::client::HttpClient;
-use dtmd_tests::{PATIENCE, Server, until};
+use dtmd_tests::{PATIENCE, Server, tell, until};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -198,9 +197,4 @@ fn seed() -> u64 {
 
 fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
-}
-
-/// Tells it past the harness, which keeps what passing tests print.
-fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use dtmd_demo::client::TransOptions;
 use dtmd_local_servers::{DatabaseOptions, Galera};
-use dtmd_tests::Server;
+use dtmd_tests::{Server, tell};
 use serde_json::{Value, json};
 
 use super::book::Dice;
 use super::fleet::SharedStore;
-use super::{PATIENCE, seed, tell};
+use super::{PATIENCE, seed};
 
 /// Transactions that everybody registers branches of.
 const SHARED: u64 = 6;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use dtmd_tests::{Says, Server, Service, saga, until};
+use dtmd_tests::{Says, Server, Service, saga, tell, until};
 use serde_json::{Value, json};
 
-use super::{Line, memory, tell};
+use super::{Line, memory};
 use crate::turn;
 
 const MEMORY_MAX: &str = "192MiB";

@@ -8,8 +8,6 @@ mod memory;
 mod overload;
 mod restart;
 
-use std::io::Write as _;
-
 use bytes::Bytes;
 use dtmd_tests::{PATIENCE, Server};
 use http::Request;
@@ -73,11 +71,6 @@ fn memory(server: &Server) -> (u64, u64) {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     };
     (of("VmRSS:"), of("VmHWM:"))
-}
-
-/// Tells it past the harness, which keeps what passing tests print.
-fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn from_env(name: &str) -> Option<u64> {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dtmd_tests::{Says, Server, Service, until};
+use dtmd_tests::{Says, Server, Service, tell, until};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{Line, from_env, memory, tell};
+use super::{Line, from_env, memory};
 use crate::turn;
 
 /// Callers that begin one transaction after the other without a pause.

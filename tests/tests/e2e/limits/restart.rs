@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dtmd_tests::Server;
+use dtmd_tests::{Server, tell};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::{Line, from_env, memory, tell};
+use super::{Line, from_env, memory};
 use crate::turn;
 
 const LIVE: u64 = 2_000;

@@ -5,13 +5,12 @@
 //! stored, and new transactions are accepted, without anybody doing anything.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dtmd_local_servers::{DatabaseOptions, Mariadb, Postgres, Proxy, Redis, RedisOptions};
-use dtmd_tests::{Reply, Says, Server, Service, exchange, saga, until};
+use dtmd_tests::{Reply, Says, Server, Service, exchange, pairs, saga, store_env, tell, until};
 use serde_json::json;
 
 use crate::turn;
@@ -53,7 +52,7 @@ async fn a_server_waits_for_a_store_that_is_not_there_yet() {
     let port = store.port();
     let starting = tokio::spawn(async move {
         let begun = Instant::now();
-        let server = Server::start_with(&[], &pairs(&env("redis", port, "", "0"))).await;
+        let server = Server::start_with(&[], &pairs(&store_env("redis", port, "", "0"))).await;
         (server, begun.elapsed())
     });
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -76,9 +75,9 @@ enum Store {
 impl Store {
     fn env(&self, port: u16) -> Vec<(String, String)> {
         match self {
-            Self::Mariadb(_) => env("mysql", port, "root", "dtmd"),
-            Self::Postgres(_) => env("postgres", port, "postgres", "postgres"),
-            Self::Redis(_) => env("redis", port, "", "0"),
+            Self::Mariadb(_) => store_env("mysql", port, "root", "dtmd"),
+            Self::Postgres(_) => store_env("postgres", port, "postgres", "postgres"),
+            Self::Redis(_) => store_env("redis", port, "", "0"),
         }
     }
 
@@ -121,26 +120,6 @@ impl Store {
             Self::Redis(store) => store.restart().await.unwrap(),
         }
     }
-}
-
-fn env(driver: &str, port: u16, user: &str, db: &str) -> Vec<(String, String)> {
-    let port = port.to_string();
-    let pairs = [
-        ("STORE_DRIVER", driver),
-        ("STORE_HOST", "127.0.0.1"),
-        ("STORE_PORT", &port),
-        ("STORE_USER", user),
-        ("STORE_DB", db),
-    ];
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
-}
-
-fn pairs(env: &[(String, String)]) -> Vec<(&str, &str)> {
-    env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
-}
-
-fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 async fn run(name: &str, mut store: Store) {

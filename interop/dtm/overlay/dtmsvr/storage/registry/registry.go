@@ -44,5 +44,7 @@ func query(gid string) (found stored) {
 	return found
 }
 
-func (server) FindTransGlobalStore(gid string) *storage.TransGlobalStore { return query(gid).Transaction }
-func (server) FindBranches(gid string) []storage.TransBranchStore        { return query(gid).Branches }
+func (server) FindTransGlobalStore(gid string) *storage.TransGlobalStore {
+	return query(gid).Transaction
+}
+func (server) FindBranches(gid string) []storage.TransBranchStore { return query(gid).Branches }
