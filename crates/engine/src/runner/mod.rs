@@ -69,6 +69,8 @@ pub(crate) struct Runner {
     waiters: Vec<Waiter>,
     /// Lazy changes whose durability has not been confirmed.
     unconfirmed: Vec<Ack>,
+    /// A change of status that was handed over: nobody is told before it is durable.
+    untold: Option<Arc<Global>>,
     /// Why the last call of this pass decided nothing, if it did not.
     undecided: Option<Outcome>,
     /// Passes that have begun and not ended. Under a test clock calls are made in a pass only.
@@ -93,6 +95,7 @@ impl Runner {
             answers: Vec::new(),
             waiters: Vec::new(),
             unconfirmed: Vec::new(),
+            untold: None,
             undecided: None,
             passes: 0,
             kicks: Vec::new(),
@@ -149,6 +152,7 @@ impl Runner {
             Message::Request { request, reply } => self.request(request, reply).await,
             Message::Wake { claimed } => {
                 // A claim made the state that a running pass believes in out of date.
+                self.is_confirmed().await;
                 self.stored = if self.stored.is_none() { claimed } else { None };
                 self.tag = self.core.new_tag();
                 self.begin_pass();
@@ -205,8 +209,11 @@ impl Runner {
         }
         while self.stored.is_none() {
             match self.core.store.load(&self.gid).await {
-                Ok(Some(global)) => self.stored = Some(global),
-                Ok(None) => return None,
+                Ok(Some(global)) => self.now_known(global),
+                Ok(None) => {
+                    self.untold = None;
+                    return None;
+                }
                 Err(failure) => {
                     debug!(gid = %self.gid, error = %failure, "the store cannot be read");
                     if matches!(failure, StoreError::Corrupt { .. }) && !told {
@@ -264,6 +271,7 @@ impl Runner {
                 Err(_) => return true,
             }
         }
+        self.tell();
         true
     }
 
@@ -275,6 +283,7 @@ impl Runner {
                 self.stored = None;
             }
         }
+        self.tell();
         self.stored.is_some()
     }
 

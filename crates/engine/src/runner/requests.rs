@@ -59,10 +59,7 @@ impl Runner {
         let submitted = matches!(otherwise, Request::Submit(_));
         let global = self.new_global(new, submitted, &subscribers);
         match self.write(Write::Create(global.clone()), true, global.clone()).await {
-            Ok(()) => {
-                self.publish(GlobalStatus::Prepared, &global);
-                Ok(Some(global))
-            }
+            Ok(()) => Ok(Some(global)),
             Err(SaveError::AlreadyExists) => Ok(None),
             Err(failure) => Err(unavailable(&failure)),
         }

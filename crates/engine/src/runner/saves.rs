@@ -69,9 +69,7 @@ impl Runner {
     ) -> Result<(), SaveError> {
         let Some(Decided { after, forced }) = decided else { return Ok(()) };
         let write = Write::Update { before: before.clone(), after: after.clone() };
-        self.write(write, forced, after.clone()).await?;
-        self.publish(before.status, &after);
-        Ok(())
+        self.write(write, forced, after).await
     }
 
     /// Hands a change over and waits for it if it is forced.
@@ -81,6 +79,14 @@ impl Runner {
         forced: bool,
         after: Arc<Global>,
     ) -> Result<(), SaveError> {
+        let before = match &write {
+            Write::Create(_) => GlobalStatus::Prepared,
+            Write::Update { before, .. } => before.status,
+            _ => after.status,
+        };
+        if before != after.status {
+            self.untold = Some(after.clone());
+        }
         let mut ack = self.core.committer.write(write, forced);
         self.stored = Some(after);
         if !forced {
@@ -96,12 +102,35 @@ impl Runner {
                 // The committer keeps the order, and revisions are not reused: what was handed
                 // over before is durable too, or this write would have met a conflict.
                 self.unconfirmed.clear();
+                self.tell();
                 Ok(())
             }
             Err(failure) => {
                 self.stored = None;
+                if !matches!(failure, SaveError::Store(_)) {
+                    self.untold = None;
+                }
                 Err(failure)
             }
+        }
+    }
+
+    /// Takes what the store holds for the truth, and tells the change whose fate it shows.
+    pub(super) fn now_known(&mut self, global: Arc<Global>) {
+        let made = self.untold.take().filter(|after| after.revision == global.revision);
+        if let Some(after) = made {
+            self.publish(&after);
+        }
+        self.stored = Some(global);
+    }
+
+    /// Tells the change of status that has become durable, if there is one. Where the view was
+    /// dropped it is not known; the next look at the store shows it.
+    pub(super) fn tell(&mut self) {
+        if self.stored.is_some()
+            && let Some(after) = self.untold.take()
+        {
+            self.publish(&after);
         }
     }
 
@@ -225,10 +254,7 @@ impl Runner {
     }
 
     /// Tells metrics, listeners and the log that the status has changed.
-    pub(super) fn publish(&self, before: GlobalStatus, after: &Global) {
-        if before == after.status {
-            return;
-        }
+    fn publish(&self, after: &Global) {
         let (gid, trans_type, status) = (&after.gid, after.trans_type(), after.status);
         if status.is_final() {
             let age = self.core.clock.now().since(after.created);

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use dtmd_engine::EngineError;
+use dtmd_engine::{EngineError, Event};
 use dtmd_protocol::{Gid, Global, GlobalStatus, Timestamp};
 use dtmd_store::{
     Claim, Kv, KvPage, ListFilter, ListPage, MemoryStore, Purge, Store, StoreError, StoreInfo,
     Totals, Write, WriteError,
 };
+use tokio::sync::broadcast::Receiver;
 
-use crate::stage::{Services, Stage, eventually, gid, options, saga, waiting};
+use crate::stage::{PATIENCE, Services, Stage, eventually, gid, options, saga, waiting};
 
 /// A memory store that can be taken away; every n-th commit may also lie about its failure.
 #[derive(Default)]
@@ -121,6 +122,7 @@ async fn a_commit_whose_answer_was_lost_is_resolved_by_reading() {
     for nth in 1..=4 {
         let store = Arc::new(Faulty::default());
         let stage = Stage::on(store.clone(), Arc::default(), options());
+        let mut events = stage.engine.events();
         store.fail_done.store(nth, Ordering::SeqCst);
         let told = stage.engine.submit(saga("a", 3)).await;
         if nth == 1 {
@@ -135,5 +137,39 @@ async fn a_commit_whose_answer_was_lost_is_resolved_by_reading() {
         calls.dedup();
         assert_eq!(calls, ["01 action", "02 action", "03 action"], "at commit {nth}");
         assert!(stage.engine.query(&gid("a")).await.unwrap().is_some());
+        stage.engine.shutdown(PATIENCE).await;
+        // What the caller does not know, nobody is told.
+        let expected = ["submitted", "succeed"];
+        assert_eq!(told_statuses(&mut events), expected[usize::from(nth == 1)..], "commit {nth}");
     }
+}
+
+#[tokio::test]
+async fn an_end_is_told_once_and_not_before_it_is_durable() {
+    let store = Arc::new(Faulty::default());
+    let services = Arc::new(Services::default());
+    let stage = Stage::on(store.clone(), services.clone(), options());
+    let mut events = stage.engine.events();
+    let gate = services.hold("http://rm/1");
+    stage.engine.submit(saga("a", 1)).await.unwrap();
+    eventually(async || (!services.calls().is_empty()).then_some(())).await;
+
+    store.away.store(true, Ordering::SeqCst);
+    gate.add_permits(1);
+    eventually(async || stage.engine.ready().await.err()).await;
+    assert_eq!(told_statuses(&mut events), ["submitted"]);
+
+    store.away.store(false, Ordering::SeqCst);
+    stage.until("a", GlobalStatus::Succeed).await;
+    stage.engine.shutdown(PATIENCE).await;
+    assert_eq!(told_statuses(&mut events), ["succeed"]);
+}
+
+fn told_statuses(events: &mut Receiver<Event>) -> Vec<String> {
+    let told = std::iter::from_fn(|| events.try_recv().ok());
+    let statuses = told.filter_map(|event| match event {
+        Event::Status { status, .. } => Some(status.to_string()),
+        _ => None,
+    });
+    statuses.collect()
 }
