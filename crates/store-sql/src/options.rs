@@ -70,6 +70,8 @@ pub struct SqlOptions {
     pub kv: String,
     /// Connections at most; two at least are used.
     pub max_open_conns: usize,
+    /// Of these, connections that write, at most: so many commits are on their way at a time.
+    pub max_write_conns: usize,
     /// Connections kept while not in use, at most.
     pub max_idle_conns: usize,
     /// How old a connection may become, in minutes; 0 is for ever.
@@ -111,6 +113,7 @@ impl SqlOptions {
             trans_branch_op: "trans_branch_op".to_owned(),
             kv: "kv".to_owned(),
             max_open_conns: 500,
+            max_write_conns: 1,
             max_idle_conns: 500,
             conn_max_life_time: 5,
             time_zone_seconds: None,
@@ -165,6 +168,11 @@ impl SqlOptions {
         if self.port == 0 { self.driver.default_port() } else { self.port }
     }
 
+    /// Returns how many connections write: one at least, and one is left for reads.
+    pub(crate) fn writers(&self) -> usize {
+        self.max_write_conns.min(self.max_open_conns.saturating_sub(1)).max(1)
+    }
+
     /// Returns where the database is, without secrets.
     pub fn location(&self) -> String {
         let (driver, host, port) = (self.driver.as_str(), &self.host, self.port());
@@ -215,6 +223,7 @@ impl fmt::Debug for SqlOptions {
             .field("schema", &self.schema)
             .field("tables", &[&self.trans_global, &self.trans_branch_op, &self.kv])
             .field("max_open_conns", &self.max_open_conns)
+            .field("max_write_conns", &self.max_write_conns)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }

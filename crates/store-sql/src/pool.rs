@@ -1,4 +1,4 @@
-//! Connections that wait to be used again: one for writes, the others for reads.
+//! Connections that wait to be used again: some for writes, the others for reads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const SLOW: Duration = Duration::from_secs(20);
 pub(crate) struct Pool {
     options: SqlOptions,
     idle: Mutex<Vec<Conn>>,
-    /// Commits, claims and clean-ups: one at a time, and never behind readers.
+    /// Commits, claims and clean-ups: a few at a time, and never behind readers.
     writers: Arc<Semaphore>,
     readers: Arc<Semaphore>,
     outage: Arc<Outage>,
@@ -39,12 +39,13 @@ pub(crate) struct Lent {
 
 impl Pool {
     pub(crate) fn new(options: SqlOptions) -> Self {
-        let readers = options.max_open_conns.max(2) - 1;
+        let writers = options.writers();
+        let readers = options.max_open_conns.saturating_sub(writers).max(1);
         Self {
             clock: Clock::new(options.clock_ahead_micros),
             options,
             idle: Mutex::default(),
-            writers: Arc::new(Semaphore::new(1)),
+            writers: Arc::new(Semaphore::new(writers)),
             readers: Arc::new(Semaphore::new(readers)),
             outage: Arc::default(),
         }

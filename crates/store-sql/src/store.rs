@@ -118,6 +118,10 @@ impl Store for SqlStore {
         .await
     }
 
+    fn writers(&self) -> usize {
+        self.inner.options.writers()
+    }
+
     async fn load(&self, gid: &Gid) -> Result<Option<Arc<Global>>, StoreError> {
         let (inner, gid) = (self.inner.clone(), gid.clone());
         self.call("loading a global", async move { inner.load(&gid).await }).await

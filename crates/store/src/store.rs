@@ -198,9 +198,9 @@ pub struct Oldest {
 
 /// The durable home of global transactions.
 ///
-/// `commit`, `claim_due`, `purge` and `reset` are called by one thread at a time, the engine's
-/// committer, and may block it. The reads are called from any thread, at any time, and must not
-/// wait for a flush.
+/// `commit`, `claim_due`, `purge` and `reset` are called by the engine's committer, and may block
+/// its thread: by one thread at a time, or by as many as [`Store::writers`] says. The reads are
+/// called from any thread, at any time, and must not wait for a flush.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Makes a batch of changes durable, in their order; one result for each.
@@ -224,6 +224,13 @@ pub trait Store: Send + Sync {
     fn commit_at_once(&self, write: &Write) -> Option<Result<(), WriteError>> {
         let _ = write;
         None
+    }
+
+    /// Returns how many batches may be on their way at a time, with claims beside them. No two of
+    /// these batches hold writes of one global. Where commits wait for a network and another
+    /// process, more of them wait together.
+    fn writers(&self) -> usize {
+        1
     }
 
     /// Returns a global, with everything that was committed before the call.

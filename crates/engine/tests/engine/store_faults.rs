@@ -45,6 +45,9 @@ impl Store for Faulty {
         }
         done
     }
+    fn writers(&self) -> usize {
+        2
+    }
     async fn load(&self, gid: &Gid) -> Result<Option<Arc<Global>>, StoreError> {
         self.check("loading")?;
         self.inner.load(gid).await

@@ -175,6 +175,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     dtm("Store.Schema", Kind::Text, "public", "PostgreSQL: the schema of the tables."),
     dtm("Store.MaxOpenConns", Kind::Integer, "500", "SQL: connections at most."),
+    ours(
+        "Store.MaxWriteConns",
+        Kind::Integer,
+        "1",
+        "SQL: of `Store.MaxOpenConns`, connections that write; so many commits are on their way at a \
+         time. More of them pay where hundreds of transactions are under way and the database has \
+         processors to spare.",
+    ),
     dtm("Store.MaxIdleConns", Kind::Integer, "500", "SQL: idle connections kept at most."),
     dtm(
         "Store.ConnMaxLifeTime",

@@ -78,6 +78,8 @@ pub struct StoreConfig {
     pub schema: String,
     /// Connections to an SQL database, at most. Since 0.1.0.
     pub max_open_conns: usize,
+    /// SQL connections that write, at most. Since 0.1.0.
+    pub max_write_conns: usize,
     /// Idle connections kept, at most. Since 0.1.0.
     pub max_idle_conns: usize,
     /// The age at which an SQL connection is replaced. Since 0.1.0.
@@ -108,6 +110,7 @@ impl Default for StoreConfig {
             db: "dtm".into(),
             schema: "public".into(),
             max_open_conns: 500,
+            max_write_conns: 1,
             max_idle_conns: 500,
             conn_max_life_time: Duration::from_secs(300),
             tls: false,
@@ -134,6 +137,7 @@ impl StoreConfig {
             db: reader.text("Store.Db").into(),
             schema: reader.text("Store.Schema").into(),
             max_open_conns: reader.integer("Store.MaxOpenConns"),
+            max_write_conns: reader.integer("Store.MaxWriteConns"),
             max_idle_conns: reader.integer("Store.MaxIdleConns"),
             conn_max_life_time: reader.duration("Store.ConnMaxLifeTime"),
             tls: reader.parsed("Store.Tls", "off or on", on_or_off),

@@ -86,6 +86,7 @@ pub(crate) fn sql_options(config: &Config) -> anyhow::Result<SqlOptions> {
         database: store.db.clone(),
         schema: store.schema.clone(),
         max_open_conns: store.max_open_conns,
+        max_write_conns: store.max_write_conns,
         max_idle_conns: store.max_idle_conns,
         conn_max_life_time: store.conn_max_life_time.as_secs().div_ceil(60),
         time_zone_seconds: (offset != 0).then_some(offset),

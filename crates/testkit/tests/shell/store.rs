@@ -69,6 +69,10 @@ impl Store for SimStore {
         Some(result)
     }
 
+    fn writers(&self) -> usize {
+        self.0.writers
+    }
+
     async fn load(&self, gid: &Gid) -> Result<Option<Arc<Global>>, StoreError> {
         self.reach("loading").await?;
         self.inner().load(gid).await

@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) store: Mutex<Arc<MemoryStore>>,
     /// The store takes changes at once, on the caller's stack.
     pub(crate) at_once: bool,
+    /// Batches that may be on their way to it from one server.
+    pub(crate) writers: usize,
     forgetful: Option<Mutex<Forgetful>>,
     /// By how much each server's clock is wrong, in microseconds.
     pub(crate) clocks: Vec<AtomicI64>,
@@ -118,6 +120,7 @@ impl World {
             plans,
             store: Mutex::new(Arc::new(MemoryStore::new())),
             at_once: rng.chance(250),
+            writers: if rng.chance(500) { 1 } else { 3 },
             forgetful: (scene == Scene::ForgetfulStore).then(Mutex::default),
             clocks: (0..sizes.servers).map(|_| AtomicI64::new(0)).collect(),
             stops: Mutex::new(vec![None; sizes.servers]),
