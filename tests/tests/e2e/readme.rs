@@ -1,11 +1,10 @@
 //! The commands of the README, literally: every `sh` block that is marked with `<!-- tested -->`.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use dtmd_tests::{binary, until};
+use dtmd_tests::{binary, tell, until};
 use tokio::process::{Child, Command};
 
 use crate::turn;
@@ -30,7 +29,7 @@ async fn readme_saga() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let blocks = tested_blocks(&std::fs::read_to_string(path).unwrap_or_default());
     if blocks.is_empty() {
-        let _ = writeln!(std::io::stderr(), "skipped: the README has no block marked as tested");
+        tell("skipped: the README has no block marked as tested");
         return;
     }
     let folder = tempfile::TempDir::new().unwrap();
@@ -48,7 +47,7 @@ async fn readme_saga() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let Some(mut server) = started else {
-        let _ = writeln!(std::io::stderr(), "skipped: a port of the README stays taken");
+        tell("skipped: a port of the README stays taken");
         return;
     };
     for block in blocks {

@@ -91,8 +91,16 @@ pub(crate) fn built(name: &str) -> PathBuf {
     binary().parent().and_then(Path::parent).unwrap().join("interop").join(name)
 }
 
+/// What cannot be fetched is a reason not to run; a program of ours that does not build is a fault.
 fn make_go(sources: &Path, out: PathBuf) -> Result<Vec<OsString>, String> {
-    run(Blocking::new("go").args(["build", "-o"]).arg(&out).arg(".").current_dir(sources))?;
+    let go = || {
+        let mut go = Blocking::new("go");
+        go.current_dir(sources);
+        go
+    };
+    run(go().args(["list", "-deps", "."]))?;
+    let built = run(go().args(["build", "-o"]).arg(&out).arg("."));
+    assert!(built.is_ok(), "{}: {built:?}", sources.display());
     Ok(vec![out.into()])
 }
 

@@ -1,11 +1,10 @@
 //! The real process on a machine whose clock is set while it runs, by way of libfaketime
 //! (reliability.md T15).
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dtmd_tests::{PATIENCE, Says, Server, Service, until};
+use dtmd_tests::{PATIENCE, Says, Server, Service, tell, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -50,7 +49,7 @@ async fn retried(server: &Server, service: &Service, gid: &str) {
 #[tokio::test]
 async fn a_clock_that_jumps_times_nothing_out_and_holds_nothing_up() {
     let Some(library) = library() else {
-        let _ = writeln!(std::io::stderr(), "skipped: no clock to set: install faketime");
+        tell("skipped: no clock to set: install faketime");
         return;
     };
     let _turn = turn::shared().await;

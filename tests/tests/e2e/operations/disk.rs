@@ -8,7 +8,7 @@ use std::time::Duration;
 use dtmd_demo::client::DtmClient;
 use dtmd_demo::process::{ServerOptions, ServerProcess};
 use dtmd_tests::{
-    Says, Server, Service, binary, cli, flip_bit, largest_segment, saga, until, with,
+    Says, Server, Service, binary, cli, flip_bit, largest_segment, saga, tell, until, with,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -87,7 +87,7 @@ async fn a_full_disk_refuses_new_work_and_recovers_without_a_restart() {
     let disk = match SmallDisk::mount(256) {
         Ok(disk) => disk,
         Err(why) => {
-            let _ = writeln!(std::io::stderr(), "skipped: no small file system: {why}");
+            tell(&format!("skipped: no small file system: {why}"));
             return;
         }
     };

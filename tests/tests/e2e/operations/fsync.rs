@@ -1,10 +1,9 @@
 //! The real process on a disk whose syncs fail or take long, by way of strace (T13).
 
-use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use dtmd_tests::{Server, until};
+use dtmd_tests::{Server, tell, until};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
@@ -70,7 +69,7 @@ fn tcc(gid: &str) -> Value {
 }
 
 fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: no failing syncs on this machine: {why}");
+    tell(&format!("skipped: no failing syncs on this machine: {why}"));
 }
 
 #[tokio::test]
@@ -135,8 +134,7 @@ async fn slow_syncs_are_shared_by_those_who_wait() {
     let (syncs, _) = strace.detach().await;
     let requests = CLIENTS * EACH;
     assert!(syncs > 0 && syncs * 5 < requests, "{syncs} syncs for {requests} requests");
-    let _ = writeln!(
-        std::io::stderr(),
+    tell(&format!(
         "slow syncs: {requests} requests of {CLIENTS} clients shared {syncs} syncs of 300 ms"
-    );
+    ));
 }
