@@ -76,6 +76,9 @@ const RESTART: Case =
 const HEADER: [&str; 8] =
     ["budget", "case", "figure", "must", "aim", "measured", "at reference speed", "met"];
 
+/// The column of what a figure would be at the reference's speed.
+const REFERENCE: usize = 6;
+
 /// Measures everything and prints the table; false if a budget is not met.
 pub(crate) fn run(project: &Project, args: &BudgetArgs) -> Result<bool> {
     if !args.no_build {
@@ -84,9 +87,10 @@ pub(crate) fn run(project: &Project, args: &BudgetArgs) -> Result<bool> {
     }
     let mut rows = Vec::new();
     let mut baselines = Vec::new();
-    let mut empty_rate = None;
+    let (mut empty_rate, mut processor) = (None, None);
     for case in CASES {
         let report = measure(project, args, case)?;
+        processor = processor.or(report["processor"].as_str().map(str::to_owned));
         empty_rate = empty_rate.or(report["tps"].as_f64());
         rows.extend(rows_of(case.name, &report));
         baselines.extend(baseline_of(case.name, &report));
@@ -112,6 +116,13 @@ pub(crate) fn run(project: &Project, args: &BudgetArgs) -> Result<bool> {
     say("");
     print_table(&["case", "tx/s", "server µs/tx", "echo µs", "ratio", "foreign cores"], &baselines);
     say("");
+    if rows.iter().all(|row| row[REFERENCE].is_empty()) {
+        let processor = processor.as_deref().unwrap_or("?");
+        say(&format!(
+            "The processor ({processor}) is of another kind than the one that the budgets were set \
+             on (AMD EPYC): figures are judged as measured (decision 17)."
+        ));
+    }
     say(&format!("budgets: {} figures, {failed} not met", rows.len()));
     Ok(failed == 0)
 }

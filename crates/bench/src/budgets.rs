@@ -136,6 +136,16 @@ mod reference {
     pub(super) const BARE_CALL: f64 = 7.6;
 }
 
+/// Returns whether the participants tell how fast a machine with such a processor is.
+///
+/// They do among processors of the kind that the budgets were set on. On another kind the server
+/// and the participants do not become faster by the same factor (decision 17), and figures are
+/// judged as measured.
+#[must_use]
+pub fn tells_speed(processor: &str) -> bool {
+    processor.contains("AMD")
+}
+
 const CPU: &str = "server CPU, µs";
 const RATE: &str = "rate, 1/s";
 const TAIL: &str = "p99 / p50";

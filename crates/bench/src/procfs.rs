@@ -93,6 +93,13 @@ pub fn busy() -> Result<Duration> {
     parse_busy(&text).context("/proc/stat has another form")
 }
 
+/// Returns what kind of processor this machine has, `?` if it does not say.
+#[must_use]
+pub fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    parse_processor(&text).unwrap_or("?").to_owned()
+}
+
 /// Returns the file system type that holds a path, `?` if it cannot be told.
 #[must_use]
 pub fn file_system(path: &Path) -> String {
@@ -133,6 +140,12 @@ fn parse_busy(text: &str) -> Option<Duration> {
     // user nice system idle iowait irq softirq steal; guests are in user already.
     let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|&index| fields.get(index)).sum();
     (fields.len() >= 4).then(|| ticks(busy))
+}
+
+/// The model of the first processor.
+fn parse_processor(text: &str) -> Option<&str> {
+    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+    fields.find(|(name, _)| name.trim() == "model name").map(|(_, model)| model.trim())
 }
 
 /// The type of the longest mount point that is above a path.
@@ -177,6 +190,13 @@ mod tests {
         let text = "cpu  100 10 50 900 40 1 2 30 5 5\ncpu0 1 1 1 1\n";
         assert_eq!(parse_busy(text), Some(Duration::from_millis(1930)));
         assert_eq!(parse_busy("intr 1"), None);
+    }
+
+    #[test]
+    fn a_processor_is_told_by_its_model() {
+        let text = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nmodel name\t: X\n";
+        assert_eq!(parse_processor(text), Some("AMD EPYC"));
+        assert_eq!(parse_processor("processor: 0\nBogoMIPS: 50.00\n"), None);
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub struct Report {
     pub errors: u64,
     /// The first few different texts of errors.
     pub error_texts: Vec<String>,
+    /// What kind of processor the machine has, `?` if it does not say.
+    pub processor: String,
     /// Cores that others kept busy meanwhile.
     pub foreign_cores: f64,
     /// CPU of the server for the cheapest request, in microseconds.
@@ -208,6 +210,7 @@ impl Report {
         if let Some(bare) = self.bare_call_us {
             rows.push(("a bare branch call", format!("p50 {bare:.0} µs")));
         }
+        rows.push(("processor", self.processor.clone()));
         rows.push(("foreign load", format!("{:.2} cores", self.foreign_cores)));
         rows.push(("errors", self.errors.to_string()));
         rows.extend(self.error_texts.iter().map(|text| ("", text.clone())));

@@ -297,6 +297,7 @@ impl Window {
             rss_kib: None,
             errors: 0,
             error_texts: Vec::new(),
+            processor: procfs::processor(),
             foreign_cores: self.foreign_cores,
             echo_cpu_us: echo.server_us,
             echo,
@@ -307,13 +308,14 @@ impl Window {
 }
 
 fn figures(report: &Report, bare_call_cpu_us: Option<f64>) -> Figures {
+    let tells_speed = budgets::tells_speed(&report.processor);
     Figures {
         tps: report.tps,
         p50_us: report.latency_us.p50,
         p99_us: report.latency_us.p99,
         server_us: report.cpu_us_per_tx.server,
-        participants_us: Some(report.cpu_us_per_tx.participants),
-        bare_call_cpu_us,
+        participants_us: tells_speed.then_some(report.cpu_us_per_tx.participants),
+        bare_call_cpu_us: bare_call_cpu_us.filter(|_| tells_speed),
         flushes: report.flushes_per_tx,
         flush_us: report.flush_us,
         changes: report.changes_per_tx,
