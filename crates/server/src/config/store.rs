@@ -137,7 +137,7 @@ impl StoreConfig {
             db: reader.text("Store.Db").into(),
             schema: reader.text("Store.Schema").into(),
             max_open_conns: reader.integer("Store.MaxOpenConns"),
-            max_write_conns: reader.integer("Store.MaxWriteConns"),
+            max_write_conns: reader.parsed("Store.MaxWriteConns", "a number from 1 to 64", few),
             max_idle_conns: reader.integer("Store.MaxIdleConns"),
             conn_max_life_time: reader.duration("Store.ConnMaxLifeTime"),
             tls: reader.parsed("Store.Tls", "off or on", on_or_off),
@@ -199,4 +199,9 @@ fn on_or_off(word: &str) -> Option<bool> {
         "off" => Some(false),
         _ => None,
     }
+}
+
+/// Each of them is a thread.
+fn few(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| (1..=64).contains(number))
 }

@@ -241,6 +241,10 @@ fn problems_name_the_option_and_its_origin() {
             "Store: {Driver: bolt}\n",
             "Store.Driver is `bolt`; it takes boltdb, embedded, memory, mysql, postgres or redis",
         ),
+        (
+            "Store: {MaxWriteConns: 0}\n",
+            "Store.MaxWriteConns is `0`; it takes a number from 1 to 64",
+        ),
         ("Listen: 0.0.0.0:80\n", "Listen is `0.0.0.0:80`; it takes an IP address"),
         ("StepsMax: 0\n", "StepsMax should not be less than 1"),
         ("MemoryMax: 1MiB\n", "MemoryMax should be 0, or not less than 64MiB"),
