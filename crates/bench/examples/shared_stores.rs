@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use dtmd_bench::{BenchOptions, StoreChoice, run};
+use dtmd_bench::{BenchOptions, StoreChoice, budgets, procfs, run};
 
 use place::Place;
 
@@ -97,10 +97,14 @@ async fn measure_all() -> Result<()> {
 /// How much slower the machine is now than the one that the budgets were set on; `None` if its
 /// processor is of another kind.
 async fn slowness(sagas: &BenchOptions) -> Result<Option<f64>> {
+    if !budgets::tells_speed(&procfs::processor()) {
+        return Ok(None);
+    }
     let options = BenchOptions { concurrency: 64, duration: YARDSTICK, ..sagas.clone() };
     let report = run::run(&options, &|_| {}).await?;
-    let mut budgets = report.budgets.iter();
-    Ok(budgets.find_map(|budget| Some(budget.measured / budget.at_reference?)))
+    let mut judged = report.budgets.iter();
+    let slowness = judged.find_map(|budget| Some(budget.measured / budget.at_reference?));
+    slowness.map(Some).context("the yardstick's run was not judged")
 }
 
 fn made(folder: &Path, name: &str) -> Result<PathBuf> {

@@ -161,9 +161,10 @@ impl Bench<'_> {
 
     /// Returns what a call over HTTP costs the participants now when nobody else calls them, in
     /// microseconds of CPU; `None` where their cost in the run itself tells the machine's speed, or
-    /// nothing is judged.
+    /// nothing is judged by it.
     async fn yardstick(&self) -> Result<Option<f64>> {
-        if self.options.protocol == Protocol::Http || self.options.target.is_some() {
+        let is_judged = self.options.protocol == Protocol::Grpc && self.options.target.is_none();
+        if !is_judged || !budgets::tells_speed(&procfs::processor()) {
             return Ok(None);
         }
         let address = self.participants.address;
@@ -315,7 +316,7 @@ fn figures(report: &Report, bare_call_cpu_us: Option<f64>) -> Figures {
         p99_us: report.latency_us.p99,
         server_us: report.cpu_us_per_tx.server,
         participants_us: tells_speed.then_some(report.cpu_us_per_tx.participants),
-        bare_call_cpu_us: bare_call_cpu_us.filter(|_| tells_speed),
+        bare_call_cpu_us,
         flushes: report.flushes_per_tx,
         flush_us: report.flush_us,
         changes: report.changes_per_tx,

@@ -179,7 +179,8 @@ impl Committer {
         }
     }
 
-    /// Runs something on the store's first thread, between two of its batches: claims, clean-ups, resets.
+    /// Runs something on the store's first thread, between two of its batches: claims, clean-ups,
+    /// resets.
     pub(crate) async fn run<T, F>(&self, job: F) -> Result<T, StoreError>
     where
         T: Send + 'static,

@@ -151,7 +151,8 @@ impl Runner {
             }
             Message::Request { request, reply } => self.request(request, reply).await,
             Message::Wake { claimed } => {
-                // A claim made the state that a running pass believes in out of date.
+                // A claim made the state that a running pass believes in out of date. What it has
+                // handed over is awaited, so that the next change does not speak for it.
                 self.is_confirmed().await;
                 self.stored = if self.stored.is_none() { claimed } else { None };
                 self.tag = self.core.new_tag();

@@ -117,11 +117,9 @@ impl Runner {
 
     /// Takes what the store holds for the truth, and tells the change whose fate it shows.
     pub(super) fn now_known(&mut self, global: Arc<Global>) {
-        let made = self.untold.take().filter(|after| after.revision == global.revision);
-        if let Some(after) = made {
-            self.publish(&after);
-        }
+        self.untold.take_if(|after| after.revision != global.revision);
         self.stored = Some(global);
+        self.tell();
     }
 
     /// Tells the change of status that has become durable, if there is one. Where the view was

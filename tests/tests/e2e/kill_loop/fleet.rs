@@ -116,7 +116,7 @@ impl SharedStore {
             ("STORE_PORT", port.to_string()),
             ("STORE_USER", user.to_owned()),
             ("STORE_DB", db.to_owned()),
-            // SQL: of several writers each has globals of its own.
+            // SQL: one, two and three writers.
             ("STORE_MAX_WRITE_CONNS", (1 + server).to_string()),
             ("LEASE", LEASE.as_secs().to_string()),
             ("TRANS_CRON_INTERVAL", "1".to_owned()),
