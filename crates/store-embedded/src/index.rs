@@ -12,6 +12,7 @@ use dtmd_store::record::Head;
 use dtmd_store::{Kv, Oldest, Totals};
 
 use crate::event::{PutEvent, status_of, type_of};
+use crate::hashes::Hashes;
 use crate::segment::SegmentFile;
 use crate::slots::{Location, Slot, Slots, Use};
 
@@ -79,9 +80,8 @@ pub(crate) enum Found {
 pub(crate) struct Index {
     hasher: RandomState,
     pub(crate) slots: Slots,
-    /// Finished globals' gids as hashes, with their numbers. A tree, not a table: it never stops to
-    /// grow.
-    by_hash: BTreeSet<(u64, u64)>,
+    /// The numbers of finished ones.
+    finished_gids: Hashes,
     /// The numbers of unfinished ones: asked for with every change.
     live_gids: QuickMap<Gid, u64>,
     pub(crate) live: QuickMap<u64, Live>,
@@ -104,15 +104,12 @@ impl Index {
         segments: BTreeMap<u32, SegmentUse>,
     ) -> Self {
         let mut index = Self { hasher, next_number, segments, ..Self::default() };
-        let mut hashes = Vec::with_capacity(slots.finished());
+        index.finished_gids = Hashes::with_capacity(slots.finished());
         for (number, slot) in slots.from(0).filter(|(_, slot)| slot.used == Use::Finished) {
-            hashes.push((slot.hash, number));
+            index.finished_gids.insert(slot.hash, number);
             index.occupy(slot.at);
             index.count(slot, 1);
         }
-        // Built from sorted pairs at once, the tree is packed full.
-        hashes.sort_unstable();
-        index.by_hash = BTreeSet::from_iter(hashes);
         index.slots = slots;
         index
     }
@@ -125,9 +122,7 @@ impl Index {
         if let Some(number) = self.live_gids.get(gid) {
             return Found::Live(*number);
         }
-        let hash = self.hash(gid.as_str());
-        let same_hash = self.by_hash.range((hash, 0)..=(hash, u64::MAX));
-        let finished: Vec<u64> = same_hash.map(|(_, number)| *number).collect();
+        let finished: Vec<u64> = self.finished_gids.numbers(self.hash(gid.as_str())).collect();
         if finished.is_empty() { Found::Nothing } else { Found::Finished(finished) }
     }
 
@@ -140,12 +135,9 @@ impl Index {
 
     /// Enters an unfinished global.
     pub(crate) fn put_live(&mut self, number: u64, live: Live) {
-        self.remove(number);
         let event = PutEvent::of(number, Head::of(&live.global));
-        let slot = self.slot(&event, Use::Live, Location::default());
+        self.set_slot(number, self.slot(&event, Use::Live, Location::default()));
         self.live_gids.insert(live.global.gid.clone(), number);
-        self.count(&slot, 1);
-        self.slots.set(number, slot);
         self.first_live.fetch_min(number, Ordering::Relaxed);
         for at in &live.chain {
             self.occupy(*at);
@@ -157,14 +149,13 @@ impl Index {
     /// Enters a finished global.
     pub(crate) fn put_finished(&mut self, number: u64, global: &Global, at: Location) {
         // A gid is hashed once in its life.
-        let hash = match self.remove(number) {
+        let hash = match self.slots.get(number) {
             Some(old) => old.hash,
             None => self.hash(global.gid.as_str()),
         };
-        let slot = slot(hash, &PutEvent::of(number, Head::of(global)), Use::Finished, at);
-        self.by_hash.insert((slot.hash, number));
-        self.count(&slot, 1);
-        self.slots.set(number, slot);
+        let event = PutEvent::of(number, Head::of(global));
+        self.set_slot(number, slot(hash, &event, Use::Finished, at));
+        self.finished_gids.insert(hash, number);
         self.occupy(at);
     }
 
@@ -185,10 +176,24 @@ impl Index {
         }
     }
 
-    /// Takes a global out of everything; returns what was kept of it.
-    pub(crate) fn remove(&mut self, number: u64) -> Option<Slot> {
-        let slot = self.slots.remove(number)?;
-        self.count(&slot, -1);
+    /// Takes a global out of everything.
+    pub(crate) fn remove(&mut self, number: u64) {
+        if let Some(slot) = self.slots.remove(number) {
+            self.forget(number, &slot);
+        }
+    }
+
+    /// Sets the slot of a global, and forgets everything else that was known of it.
+    fn set_slot(&mut self, number: u64, slot: Slot) {
+        self.count(&slot, 1);
+        if let Some(old) = self.slots.set(number, slot) {
+            self.forget(number, &old);
+        }
+    }
+
+    /// Forgets what there is of a global beside its slot.
+    fn forget(&mut self, number: u64, slot: &Slot) {
+        self.count(slot, -1);
         match self.live.remove(&number) {
             Some(live) => {
                 self.live_gids.remove(&live.global.gid);
@@ -198,11 +203,10 @@ impl Index {
                 }
             }
             None => {
-                self.by_hash.remove(&(slot.hash, number));
+                self.finished_gids.remove(slot.hash, number);
                 self.release(slot.at);
             }
         }
-        Some(slot)
     }
 
     /// Replaces an unfinished global by a later state, and adds a record to its chain.

@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod event;
 mod format;
+mod hashes;
 mod hint;
 mod index;
 mod inspect;
