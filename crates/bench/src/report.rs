@@ -147,12 +147,15 @@ impl Report {
 
     fn title(&self) -> String {
         let wait = if self.wait { "waiting for the result" } else { "until all are final" };
+        let server = match self.store.contains("://") {
+            true => format!("the server at {}", self.store),
+            false => format!("{} store", self.store),
+        };
         format!(
-            "{} of {} over {}, {} store, {} at once, {wait}",
+            "{} of {} over {}, {server}, {} at once, {wait}",
             self.mode.as_str(),
             self.steps,
             self.protocol.as_str(),
-            self.store,
             self.concurrency
         )
     }
