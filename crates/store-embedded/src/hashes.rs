@@ -9,7 +9,8 @@ const TABLES: usize = 256;
 /// same hash.
 #[derive(Debug)]
 pub(crate) struct Hashes {
-    /// By the hash's third byte: a table uses the first and the last bits itself.
+    /// By bits of the hash that no table uses itself: it takes a place by the lowest ones, as many
+    /// as it is large, and tells entries apart by the highest seven.
     tables: Box<[HashTable<Entry>; TABLES]>,
 }
 
@@ -59,7 +60,7 @@ impl Hashes {
 }
 
 fn table_of(hash: u64) -> usize {
-    usize::from(hash.to_le_bytes()[2])
+    usize::from(hash.to_le_bytes()[6])
 }
 
 #[cfg(test)]
@@ -75,7 +76,9 @@ mod tests {
     fn entries_are_those_of_a_plain_set() {
         let mut random = Random(1);
         let (mut hashes, mut plain) = (Hashes::with_capacity(100), BTreeSet::new());
-        let hash_of = |number: usize| ((number % 7) as u64) << 61 | (number % 97) as u64;
+        let hash_of = |number: usize| {
+            ((number % 7) as u64) << 61 | ((number % 3) as u64) << 48 | (number % 97) as u64
+        };
         for _ in 0..20_000 {
             let number = random.below(2000);
             let entry = (hash_of(number), number as u64);

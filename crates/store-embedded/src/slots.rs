@@ -194,7 +194,8 @@ mod tests {
         assert_eq!(slots.before(u64::MAX).count(), plain.len());
     }
 
-    /// A million finished globals must not take more than 100 MB; the hashes take 20 to 40 beside this.
+    /// A million finished globals must not take more than 100 MB; the hashes take 20 to 40 beside
+    /// this.
     #[test]
     fn a_slot_is_small() {
         assert!(size_of::<Slot>() <= 40);
