@@ -103,8 +103,8 @@ impl Index {
         next_number: u64,
         segments: BTreeMap<u32, SegmentUse>,
     ) -> Self {
-        let mut index = Self { hasher, next_number, segments, ..Self::default() };
-        index.finished_gids = Hashes::with_capacity(slots.finished());
+        let finished_gids = Hashes::with_capacity(slots.finished());
+        let mut index = Self { hasher, finished_gids, next_number, segments, ..Self::default() };
         for (number, slot) in slots.from(0).filter(|(_, slot)| slot.used == Use::Finished) {
             index.finished_gids.insert(slot.hash, number);
             index.occupy(slot.at);
